@@ -1,0 +1,1 @@
+"""The example's pipelines: settings, then calls into `skewguard`. No arithmetic here."""

@@ -1,0 +1,115 @@
+"""Replay -> verdict -> gate, for one candidate. `python -m pipelines.guard --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pipelines.train import Candidate, load_candidate
+from skewguard import report
+from skewguard.errors import Refused
+from skewguard.findings import Finding
+from skewguard.gate.mlflow import attach_verdict, register
+from skewguard.policy import load_policy
+from skewguard.snapshot import Snapshot, load_snapshot
+from skewguard.verdict import Verdict
+from skewguard.workflows.guard import guard
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The registered name that a candidate is to bear, and where. The registry is the gated one beside the tracking."""
+
+    name: str
+    tracking_uri: str
+    alias: str = "champion"
+
+    @property
+    def registry_uri(self) -> str:
+        """The same store, behind the gate."""
+        return f"skewguard:{self.tracking_uri}"
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """What the guard ruled and the gate did: `version` is None where MLflow refused, with its sentence."""
+
+    verdict: Verdict
+    version: str | None
+    refusal: str
+
+
+def guard_and_register(
+    log: Path,
+    snapshot: Snapshot,
+    policy: Path,
+    candidate: Candidate,
+    target: Target,
+    *,
+    out: Path,
+    findings: Sequence[Finding] = (),
+    cross_check: int = 0,
+) -> Gated:
+    """Judge what the candidate answered, attach the verdict to it, and ask the registry to take it.
+
+    Writes `out`.json (the verdict) and `out`.html (the report).
+    """
+    verdict = guard(
+        log,
+        snapshot,
+        load_policy(policy),
+        registered_name=target.name,
+        model_digest=candidate.digest,
+        extra=findings,
+        cross_check=cross_check,
+    ).verdict
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(report.to_json(verdict))
+    out.with_suffix(".html").write_text(report.to_html(verdict, title=f"{target.name}: {candidate.model_id}"))
+    attach_verdict(candidate.model_id, verdict, target.tracking_uri)
+    try:
+        version = register(
+            candidate.model_id,
+            target.name,
+            alias=target.alias,
+            registry_uri=target.registry_uri,
+            tracking_uri=target.tracking_uri,
+        )
+    except Refused as refused:
+        return Gated(verdict, None, str(refused))
+    return Gated(verdict, version, "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit 0 where the model was registered, 1 where it was refused."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.guard", description=__doc__)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--snapshot", type=Path, required=True)
+    parser.add_argument("--policy", type=Path, required=True)
+    parser.add_argument("--candidate", type=Path, required=True, help="what `pipelines.train` wrote")
+    parser.add_argument("--registered-name", default="flight-delay")
+    parser.add_argument("--tracking-uri", required=True)
+    parser.add_argument("--out", type=Path, required=True, help="verdict and report, without suffix")
+    parser.add_argument("--cross-check", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    gated = guard_and_register(
+        arguments.log,
+        load_snapshot(arguments.snapshot),
+        arguments.policy,
+        load_candidate(arguments.candidate),
+        Target(arguments.registered_name, arguments.tracking_uri),
+        out=arguments.out,
+        cross_check=arguments.cross_check,
+    )
+    Console().print(report.renderable(gated.verdict))
+    print(f"registered as version {gated.version}" if gated.version else gated.refusal)
+    return 0 if gated.version else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

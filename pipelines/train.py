@@ -1,0 +1,122 @@
+"""Train on a snapshot and log the candidate to MLflow; nothing is registered here.
+
+`python -m pipelines.train --help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+import numpy as np
+import sklearn
+import skops
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import log_loss, roc_auc_score
+
+from skewguard.gate.mlflow import artifacts
+from skewguard.model import FEATURES_KEY, TRUSTED_TYPES, model_digest
+from skewguard.snapshot import Snapshot, load_snapshot
+
+HOLDOUT = 0.1
+"""The last tenth of the labelled rows, in time, is held out: a model is judged on days that it has not seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A logged model that has no registered name yet. `folder` is its native files; metrics are of the holdout."""
+
+    model_id: str
+    run_id: str
+    digest: str
+    folder: Path
+    snapshot_id: str
+    auc: float
+    log_loss: float
+
+
+def train(
+    snapshot: Snapshot,
+    out: Path,
+    *,
+    tracking_uri: str,
+    experiment: str = "flight-delay",
+    label: str = "late",
+    learning_rate: float = 0.1,
+) -> Candidate:
+    """Fit, evaluate on the held-out tail, log to MLflow; writes `out` (JSON), which the other pipelines read."""
+    matrix, y = snapshot.to_numpy(label)
+    cut = int(len(y) * (1 - HOLDOUT))
+    parameters = {"max_iter": 120, "learning_rate": learning_rate, "max_leaf_nodes": 31, "random_state": 0}
+    estimator = HistGradientBoostingClassifier(early_stopping=False, **parameters).fit(matrix[:cut], y[:cut])
+    probability = estimator.predict_proba(matrix[cut:])[:, 1]
+    metrics = {
+        "auc": float(roc_auc_score(y[cut:], probability)),
+        "log_loss": float(log_loss(y[cut:], probability)),
+        "late_share": float(np.mean(y[cut:])),
+    }
+    mlflow.set_tracking_uri(tracking_uri)
+    if mlflow.get_experiment_by_name(experiment) is None:
+        mlflow.create_experiment(experiment, artifact_location=(out.parent / "artifacts").resolve().as_uri())
+    mlflow.set_experiment(experiment)
+    with mlflow.start_run() as run:
+        mlflow.set_tags({"skewguard.snapshot": snapshot.id, "skewguard.bundle": snapshot.bundle.digest})
+        mlflow.log_params(parameters | {"rows": cut})
+        mlflow.log_metrics(metrics)
+        info = mlflow.sklearn.log_model(
+            estimator,
+            name="model",
+            serialization_format="skops",
+            skops_trusted_types=list(TRUSTED_TYPES),
+            pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"skops=={skops.__version__}"],
+            metadata={FEATURES_KEY: list(snapshot.bundle.vector)},
+        )
+    with artifacts(info.model_id, tracking_uri) as folder:
+        candidate = Candidate(
+            info.model_id,
+            run.info.run_id,
+            model_digest(folder),
+            folder,
+            snapshot.id,
+            metrics["auc"],
+            metrics["log_loss"],
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(asdict(candidate) | {"folder": str(folder)}, indent=1) + "\n")
+    return candidate
+
+
+def load_candidate(path: Path) -> Candidate:
+    """What `train` wrote."""
+    data = json.loads(path.read_text())
+    return Candidate(**(data | {"folder": Path(data["folder"])}))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train one candidate."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__)
+    parser.add_argument("--snapshot", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="where to write what is known of the candidate (JSON)")
+    parser.add_argument("--tracking-uri", required=True)
+    parser.add_argument("--learning-rate", type=float, default=0.1)
+    arguments = parser.parse_args(argv)
+    candidate = train(
+        load_snapshot(arguments.snapshot),
+        arguments.out,
+        tracking_uri=arguments.tracking_uri,
+        learning_rate=arguments.learning_rate,
+    )
+    print(f"{candidate.model_id}: AUC {candidate.auc:.4f} on the last tenth, digest {candidate.digest[:16]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""The one path from raw rows to a prediction: views -> transforms -> vector -> prediction -> Served.
+
+The service, batch scoring and a shadow all come through here, and so do Snapshot and Replay (without a model). A
+`Served` has one flat Arrow form, which is both a row of the serving log and a row of a snapshot:
+
+    id, event_timestamp                       who asked, as of when
+    e__<key>, q__<field>                      the keys and request fields of the ask
+    <view>__status, __event_ts, __created_ts, __watermark     which source row answered, and how present it is
+    <view>__<feature>                         stored and derived features, null where there is no value
+    statuses                                  one byte per feature, in the order of `Bundle.dtypes`
+    vector                                    what enters the model: float64, one per name in `Bundle.vector`
+    prediction                                null where no model was asked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from skewguard.definitions import Bundle
+from skewguard.model import Model
+from skewguard.spine import Spine, ViewRows
+from skewguard.transforms import run
+from skewguard.values import NO_TIME, Array, Column, Dtype, Status
+
+_TIMES = ("event_ts", "created_ts", "watermark")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """n answered asks. `vector` float64 (n, k), NaN where a feature has no value; `prediction` float64 (n,) or None."""
+
+    spine: Spine
+    views: Mapping[str, ViewRows]
+    derived: Mapping[str, Column]
+    vector: npt.NDArray[np.float64]
+    prediction: npt.NDArray[np.float64] | None = None
+
+    def feature(self, bundle: Bundle, name: str) -> Column:
+        """A stored or derived feature by its full name."""
+        view = bundle.view_of.get(name)
+        return self.derived[name] if view is None else self.views[view].features[name.removeprefix(view + "__")]
+
+    def features(self, bundle: Bundle) -> dict[str, Column]:
+        """Every stored and derived feature, by full name, in the order of `Bundle.dtypes`."""
+        return {name: self.feature(bundle, name) for name in bundle.dtypes}
+
+
+class Log(Protocol):
+    """What the answer is written to before it is given."""
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Write rows; when it returns they are in the log. Raises `LogError`."""
+        ...
+
+    def check(self) -> None:
+        """Raise `LogError` where rows could not be written now."""
+        ...
+
+
+def answer(bundle: Bundle, spine: Spine, views: Mapping[str, ViewRows], model: Model | None = None) -> Served:
+    """Run the transforms on what the views answered, build the vector, ask the model."""
+    derived = derive(bundle, spine, views)
+    served = Served(spine, views, derived, np.empty((0, 0)))
+    matrix = vector(bundle, served)
+    return replace(served, vector=matrix, prediction=None if model is None else model.predict(matrix))
+
+
+def derive(bundle: Bundle, spine: Spine, views: Mapping[str, ViewRows]) -> dict[str, Column]:
+    """Every derived feature, by full name."""
+    inputs: dict[str, Column] = dict(spine.request)
+    for view in bundle.views:
+        inputs |= {view.full_name(name): column for name, column in views[view.name].features.items()}
+    derived = {}
+    for spec, transform in bundle.transforms:
+        columns = {
+            parameter: inputs[source] for (parameter, _), source in zip(transform.inputs, spec.inputs, strict=True)
+        }
+        derived[spec.full_name] = _declared(run(transform, columns), spec.dtype)
+    return derived
+
+
+def _declared(column: Column, dtype: Dtype) -> Column:
+    """A derived value in its declared dtype (Float32 of a float transform narrows, on both sides)."""
+    if column.dtype is dtype:
+        return column
+    return Column.build(dtype, column.values.astype(dtype.numpy), column.status)
+
+
+def vector(bundle: Bundle, served: Served) -> npt.NDArray[np.float64]:
+    """What enters the model: float64 (n, k), C-contiguous, NaN where there is no value."""
+    matrix = np.empty((len(served.spine), len(bundle.vector)), dtype=np.float64)
+    for i, name in enumerate(bundle.vector):
+        column = served.feature(bundle, name)
+        matrix[:, i] = column.values
+        if not column.dtype.is_float:
+            matrix[~column.present, i] = np.nan
+    return matrix
+
+
+# -- the flat form ----------------------------------------------------------------------------------------------------
+
+
+def schema(bundle: Bundle) -> pa.Schema:
+    """The Arrow schema of a `Served` of this bundle."""
+    stamp = Dtype.TIMESTAMP.arrow
+    fields = [pa.field("id", pa.string(), nullable=False), pa.field("event_timestamp", stamp, nullable=False)]
+    fields += [pa.field(f"e__{name}", dtype.arrow) for name, dtype in bundle.keys.items()]
+    fields += [pa.field(f"q__{field.name}", field.dtype.arrow) for field in bundle.request]
+    for view in bundle.views:
+        fields.append(pa.field(f"{view.name}__status", pa.uint8(), nullable=False))
+        fields += [pa.field(f"{view.name}__{time}", stamp) for time in _TIMES]
+    fields += [pa.field(name, dtype.arrow) for name, dtype in bundle.dtypes.items()]
+    fields.append(pa.field("statuses", pa.binary(len(bundle.dtypes)), nullable=False))
+    fields.append(pa.field("vector", pa.list_(pa.float64(), len(bundle.vector)), nullable=False))
+    fields.append(pa.field("prediction", pa.float64()))
+    return pa.schema(fields)
+
+
+def to_batch(bundle: Bundle, served: Served, into: pa.Schema) -> pa.RecordBatch:
+    """The flat form; `into` is `schema(bundle)`, made once by the caller."""
+    spine = served.spine
+    columns: list[pa.Array] = [pa.array(spine.ids, pa.string()), _instants(spine.as_of)]
+    columns += [spine.keys[name].to_arrow() for name in bundle.keys]
+    columns += [spine.request[field.name].to_arrow() for field in bundle.request]
+    for view in bundle.views:
+        rows = served.views[view.name]
+        columns.append(pa.array(rows.status))
+        columns += [_instants(times) for times in (rows.event, rows.created, rows.watermark)]
+    features = list(served.features(bundle).values())
+    columns += [column.to_arrow() for column in features]
+    n, k = len(spine), len(features)
+    statuses = np.stack([column.status for column in features], axis=1) if k else np.empty((n, 0), np.uint8)
+    columns.append(pa.Array.from_buffers(pa.binary(k), n, [None, pa.py_buffer(statuses.tobytes())]))
+    flat = pa.array(np.ascontiguousarray(served.vector).reshape(-1))
+    columns.append(pa.FixedSizeListArray.from_arrays(flat, type=into.field("vector").type))
+    prediction = served.prediction
+    columns.append(pa.nulls(n, pa.float64()) if prediction is None else pa.array(prediction, from_pandas=True))
+    return pa.RecordBatch.from_arrays(columns, schema=into)
+
+
+def from_table(bundle: Bundle, table: pa.Table) -> Served:
+    """Read the flat form back."""
+    statuses = table["statuses"].combine_chunks()
+    flat = statuses.chunk(0) if isinstance(statuses, pa.ChunkedArray) else statuses
+    raw = b"".join(flat.to_pylist())
+    codes = np.frombuffer(raw, dtype=np.uint8).reshape(len(table), len(bundle.dtypes))
+    features = {
+        name: _restored(table[name], dtype, np.ascontiguousarray(codes[:, i]))
+        for i, (name, dtype) in enumerate(bundle.dtypes.items())
+    }
+    views = {}
+    for view in bundle.views:
+        event, created, watermark = (_micros(table[f"{view.name}__{time}"]) for time in _TIMES)
+        views[view.name] = ViewRows(
+            np.ascontiguousarray(table[f"{view.name}__status"].to_numpy()),
+            event,
+            created,
+            watermark,
+            {f.name: features[view.full_name(f.name)] for f in view.features},
+        )
+    spine = Spine(
+        table["id"].to_numpy(),
+        _micros(table["event_timestamp"]),
+        {name: Column.from_arrow(table[f"e__{name}"], dtype, name) for name, dtype in bundle.keys.items()},
+        {f.name: Column.from_arrow(table[f"q__{f.name}"], f.dtype, f.name) for f in bundle.request},
+    )
+    matrix = np.array(table["vector"].combine_chunks().flatten()).reshape(len(table), len(bundle.vector))
+    prediction = table["prediction"]
+    return Served(
+        spine,
+        views,
+        {d.full_name: features[d.full_name] for d in bundle.derived},
+        matrix,
+        None if prediction.null_count == len(table) else prediction.to_numpy(),
+    )
+
+
+def _restored(values: pa.ChunkedArray, dtype: Dtype, status: npt.NDArray[np.uint8]) -> Column:
+    """A logged column under the statuses that were logged with it; a null whose status says otherwise is NULL."""
+    return Column.from_arrow(
+        values, dtype, "log", status=np.where(status == Status.PRESENT, 0, status).astype(np.uint8)
+    )
+
+
+def _instants(us: Array) -> pa.Array:
+    gone = us == NO_TIME
+    return pa.array(us, type=pa.int64(), mask=gone if gone.any() else None).cast(Dtype.TIMESTAMP.arrow)
+
+
+def _micros(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    return np.ascontiguousarray(column.cast(pa.int64()).fill_null(NO_TIME).to_numpy())

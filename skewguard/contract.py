@@ -1,0 +1,144 @@
+"""Contract: what a feature promises beyond its dtype, carried by Feast tags.
+
+`contract(...)` makes the tags that a definition carries; `Contract.from_tags` reads them back. Tags of a field
+override those of its view. Durations are texts such as `45s`, `2m`, `3h`, `1d`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from skewguard.errors import DefinitionError
+
+PREFIX = "skewguard."
+_UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+_DURATION = re.compile(r"(\d+)(us|ms|s|m|h|d)")
+
+
+def microseconds(text: str) -> int:
+    """A duration such as `90s` or `1h` in microseconds; raises `DefinitionError` for anything else."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise DefinitionError(f"expected a duration such as 45s, 2m, 3h or 1d, got {text!r}")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What one feature promises.
+
+    `null`: whether a null is `allowed` or `refused`. `minimum`, `maximum`: the range of a present value, inclusive.
+    `values`: the only values there are. `rtol`, `atol`: declared tolerance of equality (0: exact). `max_lag_us`: how
+    long after it became known a row may take until it is served. `benign_rate`: the share of rows that may differ
+    for reasons nobody will mend. `unit`, `owner`: for people.
+    """
+
+    null: Literal["allowed", "refused"] = "allowed"
+    minimum: float | None = None
+    maximum: float | None = None
+    values: tuple[str, ...] | None = None
+    rtol: float = 0.0
+    atol: float = 0.0
+    max_lag_us: int = 0
+    benign_rate: float = 0.0
+    unit: str = ""
+    owner: str = ""
+
+    @classmethod
+    def from_tags(cls, where: str, *tags: Mapping[str, str]) -> Contract:
+        """Read tags, later ones overriding earlier; raises `DefinitionError` with every complaint about `where`."""
+        merged: dict[str, str] = {}
+        for one in tags:
+            merged |= {k.removeprefix(PREFIX): v for k, v in one.items() if k.startswith(PREFIX)}
+        known: dict[str, Any] = {}
+        complaints = []
+        for name, text in merged.items():
+            if name in _NOT_CONTRACT:
+                continue
+            if name not in _READERS:
+                complaints.append(f"{where}: unknown tag {PREFIX}{name}; known are {', '.join(sorted(_READERS))}")
+                continue
+            field, read = _READERS[name]
+            try:
+                known[field] = read(text)
+            except (ValueError, DefinitionError) as error:
+                complaints.append(f"{where}: tag {PREFIX}{name}={text!r}: {error}")
+        if complaints:
+            raise DefinitionError(complaints)
+        return cls(**known)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Contract:
+        """The contract that `asdict` wrote."""
+        given: dict[str, Any] = dict(data)
+        if given.get("values") is not None:
+            given["values"] = tuple(given["values"])
+        return cls(**given)
+
+
+def _null(text: str) -> str:
+    if text not in ("allowed", "refused"):
+        raise ValueError("expected allowed or refused")
+    return text
+
+
+_READERS: dict[str, tuple[str, Any]] = {
+    "null": ("null", _null),
+    "minimum": ("minimum", float),
+    "maximum": ("maximum", float),
+    "values": ("values", lambda text: tuple(text.split("|"))),
+    "rtol": ("rtol", float),
+    "atol": ("atol", float),
+    "max_lag": ("max_lag_us", microseconds),
+    "benign_rate": ("benign_rate", float),
+    "unit": ("unit", str),
+    "owner": ("owner", str),
+}
+_NOT_CONTRACT = {"transforms"}  # read by definitions
+
+
+def contract(
+    *,
+    null: Literal["allowed", "refused"] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    values: tuple[str, ...] | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_lag: str | None = None,
+    benign_rate: float | None = None,
+    unit: str | None = None,
+    owner: str | None = None,
+) -> dict[str, str]:
+    """The tags of a Feast view or field that say what it promises; only what is given is written.
+
+    >>> contract(max_lag="60s", null="refused")
+    {'skewguard.null': 'refused', 'skewguard.max_lag': '60s'}
+    """
+    given = {
+        "null": null,
+        "minimum": minimum,
+        "maximum": maximum,
+        "values": None if values is None else "|".join(values),
+        "rtol": rtol,
+        "atol": atol,
+        "max_lag": max_lag,
+        "benign_rate": benign_rate,
+        "unit": unit,
+        "owner": owner,
+    }
+    tags = {PREFIX + name: str(value) for name, value in given.items() if value is not None}
+    Contract.from_tags("contract(...)", tags)
+    return tags
+
+
+def transforms(*functions: str) -> dict[str, str]:
+    """The tag by which an on-demand view names the functions behind its features, each as `module:function`.
+
+    >>> transforms("acme.features:gust_ratio")
+    {'skewguard.transforms': 'acme.features:gust_ratio'}
+    """
+    return {PREFIX + "transforms": " ".join(functions)}

@@ -1,0 +1,19 @@
+"""Definitions: views, request fields, derived features and the Bundle, as frozen data.
+
+A Bundle is all that the service, the log and the guard need to know about one feature service. It is compiled once
+from a Feast registry (`definitions.feast`), saved as one canonical JSON file and named by its digest; nothing that
+runs on a bundle loads Feast.
+"""
+
+from skewguard.definitions.bundle import (
+    Bundle,
+    Derived,
+    Feature,
+    Key,
+    RequestField,
+    Source,
+    View,
+    load_bundle,
+)
+
+__all__ = ["Bundle", "Derived", "Feature", "Key", "RequestField", "Source", "View", "load_bundle"]

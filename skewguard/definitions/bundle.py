@@ -1,0 +1,237 @@
+"""The bundle and its parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from skewguard.contract import Contract
+from skewguard.errors import DefinitionError
+from skewguard.transforms import Transform, fingerprint, load
+from skewguard.values import Dtype
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A join key of a view: `column` in the source and the store, `ask` as an ask calls it, and its dtype."""
+
+    column: str
+    ask: str
+    dtype: Dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A stored feature: `column` in the source, `name` in the view."""
+
+    name: str
+    column: str
+    dtype: Dtype
+    contract: Contract
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a view's rows lie. `created` is None where the source does not say when it came to know a row."""
+
+    path: str
+    timestamp: str
+    created: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A feature view. `ttl_us` None means that rows never expire. Durations in microseconds."""
+
+    name: str
+    keys: tuple[Key, ...]
+    features: tuple[Feature, ...]
+    ttl_us: int | None
+    max_lag_us: int
+    source: Source
+
+    def full_name(self, feature: str) -> str:
+        """The name of a feature in snapshots, log and answers: `view__feature`, as in Feast."""
+        return f"{self.name}__{feature}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestField:
+    """A value that the caller brings along with the ask."""
+
+    name: str
+    dtype: Dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A feature that a transform computes. `inputs` are full names of stored features or names of request fields."""
+
+    name: str
+    view: str
+    function: str
+    inputs: tuple[str, ...]
+    dtype: Dtype
+    contract: Contract
+    fingerprint: str
+
+    @property
+    def full_name(self) -> str:
+        """`view__name`, as in Feast."""
+        return f"{self.view}__{self.name}"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One feature service, compiled. `outputs` are the full names of its features, in the service's order."""
+
+    project: str
+    service: str
+    views: tuple[View, ...]
+    request: tuple[RequestField, ...]
+    derived: tuple[Derived, ...]
+    outputs: tuple[str, ...]
+
+    @cached_property
+    def keys(self) -> dict[str, Dtype]:
+        """The keys that an ask must bring, by the name the ask gives them."""
+        return {key.ask: key.dtype for view in self.views for key in view.keys}
+
+    @cached_property
+    def dtypes(self) -> dict[str, Dtype]:
+        """Dtype of every stored and derived feature, by full name."""
+        stored = {view.full_name(f.name): f.dtype for view in self.views for f in view.features}
+        return stored | {d.full_name: d.dtype for d in self.derived}
+
+    @cached_property
+    def contracts(self) -> dict[str, Contract]:
+        """Contract of every stored and derived feature, by full name."""
+        stored = {view.full_name(f.name): f.contract for view in self.views for f in view.features}
+        return stored | {d.full_name: d.contract for d in self.derived}
+
+    @cached_property
+    def vector(self) -> tuple[str, ...]:
+        """Full names of what enters the model, in order: the numeric outputs. Strings and instants do not."""
+        return tuple(name for name in self.outputs if self.dtypes[name].is_numeric)
+
+    @cached_property
+    def view_of(self) -> dict[str, str]:
+        """The feature view behind each stored feature, by full name."""
+        return {view.full_name(f.name): view.name for view in self.views for f in view.features}
+
+    @cached_property
+    def transforms(self) -> tuple[tuple[Derived, Transform], ...]:
+        """Every derived feature with the function behind it, loaded from its module.
+
+        Raises `DefinitionError` where the code here is not the code that the bundle was compiled from.
+        """
+        loaded = []
+        complaints = []
+        for derived in self.derived:
+            function = load(derived.function)
+            here = fingerprint(function)
+            if here != derived.fingerprint:
+                complaints.append(
+                    f"{derived.full_name}: the bundle was compiled from {derived.function} with fingerprint "
+                    f"{derived.fingerprint}, the code here has {here}. Compile the bundle again, or deploy that code."
+                )
+            loaded.append((derived, function))
+        if complaints:
+            raise DefinitionError(complaints)
+        return tuple(loaded)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of the definitions: everything but where the sources lie."""
+        data = self.to_json()
+        for view in data["views"]:
+            del view["source"]["path"]
+        return hashlib.sha256(canonical(data)).hexdigest()
+
+    def view(self, name: str) -> View:
+        """The view called `name`."""
+        return next(view for view in self.views if view.name == name)
+
+    def with_sources(self, root: str | Path) -> Bundle:
+        """The same bundle with relative source paths taken from `root`."""
+        views = [
+            replace(view, source=replace(view.source, path=str(Path(root) / view.source.path))) for view in self.views
+        ]
+        return replace(self, views=tuple(views))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, canonical in order."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"format": FORMAT} | data
+
+    def save(self, path: str | Path) -> None:
+        """Write the bundle as JSON, atomically."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(path.suffix + ".partial")
+        partial.write_text(json.dumps(self.to_json() | {"digest": self.digest}, indent=1, sort_keys=True) + "\n")
+        partial.replace(path)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Bundle:
+        """The bundle that `to_json` wrote; raises `DefinitionError` for another format."""
+        if data.get("format") != FORMAT:
+            raise DefinitionError(f"bundle: expected format {FORMAT}, got {data.get('format')!r}. Compile it again.")
+        return cls(
+            project=data["project"],
+            service=data["service"],
+            views=tuple(_view(view) for view in data["views"]),
+            request=tuple(RequestField(r["name"], Dtype(r["dtype"])) for r in data["request"]),
+            derived=tuple(
+                Derived(
+                    **(d | {"dtype": Dtype(d["dtype"]), "inputs": tuple(d["inputs"])})
+                    | {"contract": Contract.from_json(d["contract"])}
+                )
+                for d in data["derived"]
+            ),
+            outputs=tuple(data["outputs"]),
+        )
+
+
+def _view(data: Mapping[str, Any]) -> View:
+    return View(
+        name=data["name"],
+        keys=tuple(Key(k["column"], k["ask"], Dtype(k["dtype"])) for k in data["keys"]),
+        features=tuple(
+            Feature(f["name"], f["column"], Dtype(f["dtype"]), Contract.from_json(f["contract"]))
+            for f in data["features"]
+        ),
+        ttl_us=data["ttl_us"],
+        max_lag_us=data["max_lag_us"],
+        source=Source(**data["source"]),
+    )
+
+
+def canonical(data: Any) -> bytes:
+    """Canonical JSON bytes: sorted keys, no spaces, no NaN."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a bundle file; raises `DefinitionError` where it is missing, torn or was edited by hand."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DefinitionError(
+            f"bundle {path}: expected the JSON that `skewguard bundle` writes, got {error}"
+        ) from error
+    bundle = Bundle.from_json(data)
+    if bundle.digest != data.get("digest"):
+        raise DefinitionError(
+            f"bundle {path}: its content has digest {bundle.digest[:16]}, it names {str(data.get('digest'))[:16]}. "
+            "It was edited by hand or written by another version; compile it again."
+        )
+    return bundle

@@ -1,0 +1,81 @@
+"""Model: a native model folder, verified and loaded without MLflow.
+
+A folder is what MLflow's scikit-learn flavor writes: `MLmodel`, a model file in skops format, and text files. Its
+digest identifies all of it. Which types the file may bring is the reader's list, never the folder's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from skewguard.errors import ModelError
+from skewguard.model.folder import FEATURES_KEY, ModelFolder, model_digest
+
+__all__ = ["FEATURES_KEY", "TRUSTED_TYPES", "Model", "load_model", "model_digest"]
+
+Floats = npt.NDArray[np.float64]
+
+TRUSTED_TYPES = (
+    # The trees of scikit-learn's histogram gradient boosting; their nodes are checked after loading.
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    # Its preprocessor where it has categorical features: a partial of check_array, which only validates.
+    "functools.partial",
+    "sklearn.utils.validation.check_array",
+)
+"""What a model file may hold beyond what skops trusts by itself; `mlflow.sklearn.log_model` wants it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model. `digest` identifies its folder, `features` the columns of a vector where recorded."""
+
+    digest: str
+    model_id: str
+    width: int
+    features: tuple[str, ...] | None
+    _predict: Callable[[Floats], Floats] = field(repr=False, compare=False)
+
+    def predict(self, vector: Floats) -> Floats:
+        """Shape (n, width) to (n,): the positive class's probability, or a regressor's value.
+
+        A boosted forest gives a row the same bits whatever rows are beside it. Threads may call this at once.
+        """
+        if vector.ndim != 2 or vector.shape[1] != self.width or vector.dtype != np.float64:
+            raise ModelError(
+                f"model {self.model_id}: expected a vector float64 (n, {self.width}), "
+                f"got {vector.dtype} {vector.shape}. The bundle's features are not those of this model."
+            )
+        return self._predict(vector) if len(vector) else np.empty(0)
+
+
+def load_model(
+    folder: str | Path,
+    *,
+    expected_digest: str | None = None,
+    trusted_types: Collection[str] = TRUSTED_TYPES,
+) -> Model:
+    """Load the model in `folder`; with `expected_digest`, only if it is exactly that model.
+
+    What is loaded are the bytes that were digested. Raises `ModelError` with what is wrong and what to do.
+    """
+    found = ModelFolder.read(Path(folder))
+    if expected_digest is not None and found.digest != expected_digest:
+        raise ModelError(
+            f"{folder}: expected the model with digest {expected_digest}, found {found.digest}. "
+            "A file was changed, added or is missing; fetch the folder again from where it was logged."
+        )
+    from skewguard.model.sklearn import load
+
+    loaded = load(found.model_file(), trusted_types, str(folder))
+    features = found.features() or loaded.features
+    if features is not None and len(features) != loaded.width:
+        raise ModelError(
+            f"{folder}: MLmodel records {len(features)} features, the model was fitted on {loaded.width}. "
+            "Log the model again with the names of the columns it was fitted on."
+        )
+    return Model(found.digest, found.model_id, loaded.width, features, loaded.predict)

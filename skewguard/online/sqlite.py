@@ -1,0 +1,81 @@
+"""Packed rows in one SQLite table: the embedded default, several readers and one writer at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from skewguard.errors import StoreUnavailable
+from skewguard.online.layout import ORDER, prefixes
+
+_VARIABLES = 500
+_NEWEST = (
+    "INSERT INTO rows (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value "
+    f"WHERE substr(excluded.value, {ORDER.start + 1}, {ORDER.stop - ORDER.start}) "
+    f">= substr(rows.value, {ORDER.start + 1}, {ORDER.stop - ORDER.start})"
+)
+_META = "INSERT INTO rows (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+
+class SqliteStore:
+    """One `WITHOUT ROWID` table in WAL mode. Use one instance per thread."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        path = url.removeprefix("sqlite:").removeprefix("//")
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._con = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+            self._con.execute("PRAGMA journal_mode = WAL")
+            self._con.execute("PRAGMA synchronous = NORMAL")
+            self._con.execute("PRAGMA mmap_size = 268435456")
+            self._con.execute(
+                "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+            )
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"online store {url}: cannot be opened: {error}") from error
+
+    def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of `keys`, in order."""
+        found: dict[bytes, bytes] = {}
+        try:
+            if len(keys) > _VARIABLES:
+                self._con.execute("BEGIN")  # one snapshot over several statements
+            for at in range(0, len(keys), _VARIABLES):
+                some = keys[at : at + _VARIABLES]
+                marks = ",".join("?" * len(some))
+                found.update(self._con.execute(f"SELECT key, value FROM rows WHERE key IN ({marks})", some).fetchall())
+            if len(keys) > _VARIABLES:
+                self._con.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._abandon()
+            raise StoreUnavailable(f"online store {self.url}: {error}") from error
+        return [found.get(key) for key in keys]
+
+    def write(self, rows: Sequence[tuple[bytes, bytes]], meta: Mapping[bytes, bytes]) -> None:
+        """Rows and meta in one transaction; an older row never overwrites a newer one."""
+        try:
+            self._con.execute("BEGIN IMMEDIATE")
+            self._con.executemany(_NEWEST, rows)
+            self._con.executemany(_META, meta.items())
+            self._con.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._abandon()
+            raise StoreUnavailable(f"online store {self.url}: nothing was written: {error}") from error
+
+    def clear(self, project: str) -> None:
+        """Delete the project's keys."""
+        try:
+            for prefix in prefixes(project):
+                self._con.execute("DELETE FROM rows WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"online store {self.url}: not cleared: {error}") from error
+
+    def _abandon(self) -> None:
+        if self._con.in_transaction:
+            self._con.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._con.close()

@@ -1,0 +1,131 @@
+"""Policy: which models it governs, what it tolerates and how much evidence it wants. Data only, from a TOML file.
+
+[policy]
+governs = ["flight-delay"]          # registered model names, shell patterns allowed
+evidence = ["shadow", "production"]  # kinds of evidence that may pass
+minimum_rows = 1000                  # fewer compared rows: UNKNOWN
+maximum_unverifiable = 0.01          # a greater share of unverifiable rows: UNKNOWN
+verdict_valid_for = "7d"
+
+[limits]                             # share of rows per kind of finding; absent kinds tolerate nothing
+expectation = 0.0
+
+[[waiver]]
+kind = "expectation"
+feature = "plane__year"
+reason = "70 planes have no year; the owner knows"
+expires = 2027-01-01
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from skewguard.contract import microseconds
+from skewguard.errors import DefinitionError, PolicyError
+from skewguard.findings import Kind
+
+EVIDENCE = ("shadow", "production", "probe")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """An exception to a rule, until the end of the day `expires` (UTC)."""
+
+    kind: Kind
+    feature: str
+    reason: str
+    expires: date
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is tolerated, for which models. `digest` identifies the file's content (sha256, hex)."""
+
+    governs: tuple[str, ...]
+    evidence: tuple[str, ...] = ("shadow", "production")
+    minimum_rows: int = 1000
+    maximum_unverifiable: float = 0.01
+    valid_for_us: int = 7 * 86_400_000_000
+    limits: Mapping[Kind, float] | None = None
+    waivers: tuple[Waiver, ...] = ()
+    digest: str = ""
+
+    def governs_model(self, name: str) -> bool:
+        """Whether the registered model `name` is governed."""
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.governs)
+
+    def limit(self, kind: Kind) -> float:
+        """The tolerated share of rows for findings of `kind`."""
+        return (self.limits or {}).get(kind, 0.0)
+
+
+def load_policy(path: str | Path) -> Policy:
+    """Read a policy file; raises `PolicyError` with every complaint."""
+    try:
+        raw = Path(path).read_bytes()
+        data = tomllib.loads(raw.decode())
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"policy {path}: {error}") from error
+    complaints: list[str] = []
+    body = dict(data.get("policy", {}))
+
+    def take(name: str, kind: type | tuple[type, ...], default: Any) -> Any:
+        value = body.pop(name, default)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            complaints.append(f"policy.{name}: expected {kind}, got {value!r}")
+            return default
+        return value
+
+    governs = take("governs", list, [])
+    if not governs or not all(isinstance(name, str) for name in governs):
+        complaints.append("policy.governs: expected a list of at least one registered model name")
+    evidence = take("evidence", list, ["shadow", "production"])
+    complaints += [f"policy.evidence: {e!r} is none of {', '.join(EVIDENCE)}" for e in evidence if e not in EVIDENCE]
+    rows = take("minimum_rows", int, 1000)
+    unverifiable = take("maximum_unverifiable", (int, float), 0.01)
+    valid = 0
+    try:
+        valid = microseconds(take("verdict_valid_for", str, "7d"))
+    except DefinitionError as error:
+        complaints.append(f"policy.verdict_valid_for: {error}")
+    complaints += [f"policy.{name}: unknown setting" for name in body]
+    limits = _limits(data.get("limits", {}), complaints)
+    waivers = tuple(w for i, raw_w in enumerate(data.get("waiver", [])) if (w := _waiver(i, raw_w, complaints)))
+    complaints += [f"{name}: unknown section" for name in data if name not in ("policy", "limits", "waiver")]
+    if complaints:
+        raise PolicyError([f"{path}: {complaint}" for complaint in complaints])
+    return Policy(
+        tuple(governs), tuple(evidence), rows, float(unverifiable), valid, limits, waivers,
+        hashlib.sha256(raw).hexdigest(),
+    )  # fmt: skip
+
+
+def _limits(data: Mapping[str, Any], complaints: list[str]) -> dict[Kind, float]:
+    limits = {}
+    for name, value in data.items():
+        if name not in list(Kind):
+            complaints.append(f"limits.{name}: no such kind of finding; there are {', '.join(Kind)}")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            complaints.append(f"limits.{name}: expected a share of rows in [0, 1), got {value!r}")
+        else:
+            limits[Kind(name)] = float(value)
+    return limits
+
+
+def _waiver(index: int, data: Mapping[str, Any], complaints: list[str]) -> Waiver | None:
+    missing = [name for name in ("kind", "feature", "reason", "expires") if not data.get(name)]
+    if missing:
+        complaints.append(f"waiver {index + 1}: {', '.join(missing)} missing; a waiver says what, why and until when")
+        return None
+    if data["kind"] not in list(Kind) or not isinstance(data["expires"], date):
+        complaints.append(f"waiver {index + 1}: kind must be one of {', '.join(Kind)} and expires a date")
+        return None
+    return Waiver(Kind(data["kind"]), str(data["feature"]), str(data["reason"]), data["expires"])

@@ -1,0 +1,124 @@
+"""Spine: rows of (who, as of when). A set of labels and a serving log are the same thing.
+
+Users say `entity_df`, as in Feast; inside it is a Spine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from skewguard.errors import AskError, CastError
+from skewguard.values import Array, Column, Dtype, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Spine:
+    """n asks, in order. `ids` (object array of str), `as_of` (int64 microseconds, UTC), keys and request columns."""
+
+    ids: Array
+    as_of: npt.NDArray[np.int64]
+    keys: Mapping[str, Column]
+    request: Mapping[str, Column]
+
+    def __len__(self) -> int:
+        return len(self.as_of)
+
+    def take(self, rows: Array) -> Spine:
+        """The asks at `rows`, as a spine of their own."""
+        return Spine(
+            self.ids[rows],
+            self.as_of[rows],
+            {name: column.take(rows) for name, column in self.keys.items()},
+            {name: column.take(rows) for name, column in self.request.items()},
+        )
+
+
+def read_spine(
+    table: pa.Table,
+    keys: Mapping[str, Dtype],
+    request: Mapping[str, Dtype],
+    *,
+    as_of: str = "event_timestamp",
+    id_column: str | None = None,
+) -> Spine:
+    """Read asks from a table: one row, one ask, in order.
+
+    `as_of` names the column of instants (timestamps with a time zone), `id_column` a string column that identifies
+    each ask; without one, asks are numbered. Null keys are allowed (their answer is not_found); a missing column, a
+    naive or null instant and a value of another type raise `AskError`.
+    """
+    wanted = [as_of, *keys, *request, *([id_column] if id_column else [])]
+    missing = [name for name in wanted if name not in table.column_names]
+    if missing:
+        raise AskError(missing[0], f"column is missing; the asks have {', '.join(table.column_names)}")
+    kind = table.schema.field(as_of).type
+    if not pa.types.is_timestamp(kind) or kind.tz is None:
+        raise AskError(as_of, f"expected instants with a time zone (timestamp[us, UTC]), got {kind}")
+    if table[as_of].null_count:
+        raise AskError(as_of, f"{table[as_of].null_count} asks have no instant")
+    try:
+        instants = Column.from_arrow(table[as_of], Dtype.TIMESTAMP, as_of)
+        columns = {n: Column.from_arrow(table[n], dtype, n) for n, dtype in (*keys.items(), *request.items())}
+        ids = (
+            Column.from_arrow(table[id_column], Dtype.STRING, id_column).values
+            if id_column
+            else np.array([str(i) for i in range(len(table))], dtype=object)
+        )
+    except CastError as error:
+        raise AskError(str(error).partition(":")[0], str(error).partition(": ")[2]) from error
+    return Spine(
+        ids,
+        instants.values.view("int64"),
+        {name: columns[name] for name in keys},
+        {name: columns[name] for name in request},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRows:
+    """What one feature view answered to n asks, whichever side answered.
+
+    `status` (uint8) says how present the row is; `event`, `created` (int64 microseconds, `NO_TIME` where there is none)
+    name the source row; `watermark` (int64 microseconds) is the known time up to which the online store had been
+    written, `NO_TIME` offline. `features` by the view's feature names.
+    """
+
+    status: npt.NDArray[np.uint8]
+    event: npt.NDArray[np.int64]
+    created: npt.NDArray[np.int64]
+    watermark: npt.NDArray[np.int64]
+    features: Mapping[str, Column]
+
+    def take(self, rows: Array) -> ViewRows:
+        """The answers to the asks at `rows`."""
+        return ViewRows(
+            self.status[rows],
+            self.event[rows],
+            self.created[rows],
+            self.watermark[rows],
+            {name: column.take(rows) for name, column in self.features.items()},
+        )
+
+
+def expire(
+    status: npt.NDArray[np.uint8],
+    event: npt.NDArray[np.int64],
+    as_of: npt.NDArray[np.int64],
+    ttl_us: int | None,
+) -> npt.NDArray[np.uint8]:
+    """The status of found rows once TTL and clock have been applied; both edges of the TTL are inclusive.
+
+    A found row older than the TTL is EXPIRED, one whose event lies after the ask is FUTURE. The only place that knows
+    this rule: join, lookup service and replay all call it.
+    """
+    found = status == Status.PRESENT
+    status = np.where(found & (event > as_of), np.uint8(Status.FUTURE), status)
+    if ttl_us is not None:
+        old = found & (as_of - np.where(found, event, as_of) > ttl_us)
+        status = np.where(old, np.uint8(Status.EXPIRED), status)
+    return status

@@ -1,0 +1,1 @@
+"""Workflows: materialize, score, guard, explain. They compose rooms and hold no arithmetic."""

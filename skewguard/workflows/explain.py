@@ -1,0 +1,122 @@
+"""Explain: one logged row, its truth, the source rows behind it, and pandas that reproduces the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from skewguard.answer import Served, answer, from_table
+from skewguard.definitions import Bundle, View
+from skewguard.errors import LogError
+from skewguard.offline import OfflineStore, Rule
+from skewguard.servinglog import find
+from skewguard.spine import Spine
+from skewguard.values import Status, instant, same
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One feature: values and statuses of both sides as text."""
+
+    feature: str
+    served: str
+    truth: str
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """The source rows of a view's key around the ask, newest first, with what each side took."""
+
+    view: str
+    path: str
+    rows: tuple[dict[str, str], ...]
+    served: str
+    truth: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything about one request. `pandas` by view: five lines that print the truth without skewguard."""
+
+    request_id: str
+    as_of: str
+    keys: dict[str, str]
+    header: dict[str, str]
+    lines: tuple[Line, ...]
+    sources: tuple[SourceRows, ...]
+    pandas: dict[str, str]
+
+
+def explain_request(log: str | Path, bundle: Bundle, request_id: str, *, rule: Rule = Rule.KNOWN) -> Explanation:
+    """Look up `request_id` in the log and recompute it; raises `LogError` where it was never logged."""
+    found = find(log, request_id, column="id", service=bundle.service)
+    if not found:
+        raise LogError(
+            f"request {request_id!r} is not in the log at {log}: it was never answered, or answered elsewhere"
+        )
+    segment, batch = found[-1]  # a repeated id: the last answer
+    if segment.header.get("bundle_digest") != bundle.digest:
+        raise LogError(f"request {request_id!r} was answered under other definitions; name that bundle with --bundle")
+    row = from_table(bundle, pa.table(batch))
+    spine = row.spine
+    with OfflineStore(bundle.views, rule) as offline:
+        truth = answer(bundle, spine, offline.answer(spine))
+        sources = tuple(_sources(view, spine, row, truth, offline) for view in bundle.views)
+    lines = []
+    for name, column in row.features(bundle).items():
+        true = truth.feature(bundle, name)
+        equal = bool(same(column, true, rtol=bundle.contracts[name].rtol, atol=bundle.contracts[name].atol)[0])
+        lines.append(Line(name, _text(column.value(0), column.status[0]), _text(true.value(0), true.status[0]), equal))
+    return Explanation(
+        request_id,
+        instant(int(spine.as_of[0])),
+        {name: str(column.value(0)) for name, column in spine.keys.items()},
+        dict(segment.header),
+        tuple(lines),
+        sources,
+        {view.name: reproduce(view, spine) for view in bundle.views if _has_keys(view, spine)},
+    )
+
+
+def _has_keys(view: View, spine: Spine) -> bool:
+    return all(spine.keys[key.ask].value(0) is not None for key in view.keys)
+
+
+def _text(value: object, status: np.uint8) -> str:
+    return Status(int(status)).name.lower() if value is None else str(value)
+
+
+def _sources(view: View, spine: Spine, served: Served, truth: Served, offline: OfflineStore) -> SourceRows:
+    got, true = served.views[view.name], truth.views[view.name]
+    table = offline.history(view.name, spine, int(spine.as_of[0]), rows=5)
+    rows = tuple({name: str(value) for name, value in row.items()} for row in table.to_pylist())
+    return SourceRows(
+        view.name,
+        view.source.path,
+        rows,
+        f"{Status(int(got.status[0])).name.lower()}, row of {instant(int(got.event[0]))}",
+        f"{Status(int(true.status[0])).name.lower()}, row of {instant(int(true.event[0]))}",
+    )
+
+
+def reproduce(view: View, spine: Spine) -> str:
+    """Five lines of pandas that print the truth of the first ask for one view (rule `known`)."""
+    source = view.source
+    created = source.created or source.timestamp
+    filters = ", ".join(f"({key.column!r}, '==', {spine.keys[key.ask].value(0)!r})" for key in view.keys)
+    columns = [feature.column for feature in view.features]
+    ttl = f"pd.Timedelta({view.ttl_us}, 'us')" if view.ttl_us is not None else "pd.Timedelta.max"
+    times = [source.timestamp, created] if source.created else [source.timestamp]
+    return "\n".join(
+        [
+            f"import pandas as pd; t = pd.Timestamp({int(spine.as_of[0])}, unit='us', tz='UTC')",
+            f"rows = pd.read_parquet({source.path!r}" + (f", filters=[{filters}])" if filters else ")"),
+            f"known = rows[(rows[{source.timestamp!r}] <= t) & (rows[{created!r}] <= t)].sort_values({times!r})",
+            f"truth = known[{columns!r}].tail(1)[(t - known[{source.timestamp!r}].tail(1)) <= {ttl}]",
+            "print(truth.to_dict('records'))",
+        ]
+    )

@@ -64,6 +64,7 @@ def guard_and_register(
         snapshot,
         load_policy(policy),
         registered_name=target.name,
+        model_id=candidate.model_id,
         model_digest=candidate.digest,
         extra=findings,
         cross_check=cross_check,

@@ -190,7 +190,7 @@ def _restored(values: pa.ChunkedArray, dtype: Dtype, status: npt.NDArray[np.uint
 
 def _instants(us: Array) -> pa.Array:
     gone = us == NO_TIME
-    return pa.array(us, type=pa.int64(), mask=gone if gone.any() else None).cast(Dtype.TIMESTAMP.arrow)
+    return pa.array(us, type=pa.int64(), mask=gone if gone.any() else None).view(Dtype.TIMESTAMP.arrow)
 
 
 def _micros(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -33,6 +33,7 @@ from skewguard.errors import DefinitionError, PolicyError
 from skewguard.findings import Kind
 
 EVIDENCE = ("shadow", "production", "probe")
+_SECTIONS: dict[str, type] = {"policy": dict, "limits": dict, "waiver": list}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,24 @@ def load_policy(path: str | Path) -> Policy:
         data = tomllib.loads(raw.decode())
     except (OSError, ValueError) as error:
         raise PolicyError(f"policy {path}: {error}") from error
-    complaints: list[str] = []
-    body = dict(data.get("policy", {}))
+    complaints = [f"{name}: unknown section" for name in data if name not in _SECTIONS]
+    for name, kind in _SECTIONS.items():
+        if not isinstance(data.setdefault(name, kind()), kind):
+            complaints.append(f"{name}: expected {'[[waiver]] sections' if kind is list else f'a section [{name}]'}")
+            data[name] = kind()
+    settings = _settings(dict(data["policy"]), complaints)
+    limits = _limits(data["limits"], complaints)
+    waivers = tuple(w for i, given in enumerate(data["waiver"]) if (w := _waiver(i, given, complaints)))
+    if complaints:
+        raise PolicyError([f"{path}: {complaint}" for complaint in complaints])
+    return Policy(**settings, limits=limits, waivers=waivers, digest=hashlib.sha256(raw).hexdigest())
+
+
+def _settings(data: dict[str, Any], complaints: list[str]) -> dict[str, Any]:
+    """The fields of `Policy` that [policy] gives."""
 
     def take(name: str, kind: type | tuple[type, ...], default: Any) -> Any:
-        value = body.pop(name, default)
+        value = data.pop(name, default)
         if not isinstance(value, kind) or isinstance(value, bool):
             complaints.append(f"policy.{name}: expected {kind}, got {value!r}")
             return default
@@ -90,22 +104,24 @@ def load_policy(path: str | Path) -> Policy:
     evidence = take("evidence", list, ["shadow", "production"])
     complaints += [f"policy.evidence: {e!r} is none of {', '.join(EVIDENCE)}" for e in evidence if e not in EVIDENCE]
     rows = take("minimum_rows", int, 1000)
-    unverifiable = take("maximum_unverifiable", (int, float), 0.01)
+    if rows < 1:
+        complaints.append(f"policy.minimum_rows: expected at least 1, got {rows}: no evidence is never a PASS")
+    unverifiable = float(take("maximum_unverifiable", (int, float), 0.01))
+    if not 0 <= unverifiable < 1:
+        complaints.append(f"policy.maximum_unverifiable: expected a share of rows in [0, 1), got {unverifiable}")
     valid = 0
     try:
         valid = microseconds(take("verdict_valid_for", str, "7d"))
     except DefinitionError as error:
         complaints.append(f"policy.verdict_valid_for: {error}")
-    complaints += [f"policy.{name}: unknown setting" for name in body]
-    limits = _limits(data.get("limits", {}), complaints)
-    waivers = tuple(w for i, raw_w in enumerate(data.get("waiver", [])) if (w := _waiver(i, raw_w, complaints)))
-    complaints += [f"{name}: unknown section" for name in data if name not in ("policy", "limits", "waiver")]
-    if complaints:
-        raise PolicyError([f"{path}: {complaint}" for complaint in complaints])
-    return Policy(
-        tuple(governs), tuple(evidence), rows, float(unverifiable), valid, limits, waivers,
-        hashlib.sha256(raw).hexdigest(),
-    )  # fmt: skip
+    complaints += [f"policy.{name}: unknown setting" for name in data]
+    return {
+        "governs": tuple(governs),
+        "evidence": tuple(evidence),
+        "minimum_rows": rows,
+        "maximum_unverifiable": unverifiable,
+        "valid_for_us": valid,
+    }
 
 
 def _limits(data: Mapping[str, Any], complaints: list[str]) -> dict[Kind, float]:
@@ -120,12 +136,15 @@ def _limits(data: Mapping[str, Any], complaints: list[str]) -> dict[Kind, float]
     return limits
 
 
-def _waiver(index: int, data: Mapping[str, Any], complaints: list[str]) -> Waiver | None:
+def _waiver(index: int, data: object, complaints: list[str]) -> Waiver | None:
+    if not isinstance(data, dict):
+        complaints.append(f"waiver {index + 1}: expected a section [[waiver]], got {data!r}")
+        return None
     missing = [name for name in ("kind", "feature", "reason", "expires") if not data.get(name)]
     if missing:
         complaints.append(f"waiver {index + 1}: {', '.join(missing)} missing; a waiver says what, why and until when")
         return None
-    if data["kind"] not in list(Kind) or not isinstance(data["expires"], date):
+    if data["kind"] not in list(Kind) or type(data["expires"]) is not date:
         complaints.append(f"waiver {index + 1}: kind must be one of {', '.join(Kind)} and expires a date")
         return None
     return Waiver(Kind(data["kind"]), str(data["feature"]), str(data["reason"]), data["expires"])

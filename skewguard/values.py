@@ -217,7 +217,7 @@ class Column:
         """The same values as Arrow, null where there is no value."""
         gone = ~self.present
         if self.dtype is Dtype.TIMESTAMP:
-            return pa.array(self.values.view("int64"), type=pa.int64(), mask=gone).cast(self.dtype.arrow)
+            return pa.array(self.values.view("int64"), type=pa.int64(), mask=gone).view(self.dtype.arrow)
         return pa.array(self.values, type=self.dtype.arrow, mask=gone)
 
     def take(self, rows: Array) -> Column:

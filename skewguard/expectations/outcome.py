@@ -97,7 +97,8 @@ class Outcome:
             self._example(one, v, n, places) for v, n in zip(failure.values, failure.numbers, strict=False)
         )
         got = list(dict.fromkeys(example.served for example in examples)) or [shown(value) for value in failure.values]
-        first = f"; first at {examples[0].keys}, {examples[0].as_of}" if examples and examples[0].as_of else ""
+        place = "column" in one["kwargs"] and examples and examples[0].as_of  # else the values say where it is
+        first = f"; first at {examples[0].keys}, {examples[0].as_of}" if place else ""
         told = (
             f"{_dotted(self._feature(one))}: expected {wish}, got {' / '.join(got[:_VALUES]) or 'another value'} in "
             f"{failure.rows:,} of {failure.of:,} rows{first}; in {path}."

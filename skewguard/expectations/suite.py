@@ -74,7 +74,8 @@ def snapshot_suite(bundle: Bundle, label: str | None = None, *, known_by_ask: bo
     Ids are unique; every column is there, of exactly the declared type; no row answers with an event (nor, where the
     rule was `known_by_ask`, with a row created) after its ask; statuses are statuses; and the contracts hold. A null is
     normal in a snapshot (not found, expired), so a contract that refuses null is held against those rows alone whose
-    view answered with a present row; a derived feature's, where all its inputs have a value.
+    view answered with a present row; a derived feature's, where all its inputs have a value. The `label` is there; it
+    may be null, because what has not happened has no outcome.
     """
     asks = {f"e__{name}": dtype for name, dtype in bundle.keys.items()}
     request = {f"q__{field.name}": field.dtype for field in bundle.request}
@@ -91,7 +92,7 @@ def snapshot_suite(bundle: Bundle, label: str | None = None, *, known_by_ask: bo
             made.append(_not_null(derived.full_name, derived.full_name, _inputs_present(bundle, derived)))
         made += _contract(derived.full_name, derived.full_name, derived.dtype, derived.contract)
     if label is not None:
-        made += [_exists(label, label, None), _not_null(label, label)]
+        made.append(_exists(label, label, None))
     return _suite(
         f"snapshot.{bundle.service}", made, kind="snapshot", keys=list(asks), as_of="event_timestamp", id="id"
     )

@@ -17,6 +17,7 @@ from skewguard.report.wording import (
     evidence,
     further_reasons,
     headline,
+    in_order,
     moment,
     plain,
     plural,
@@ -148,7 +149,7 @@ def _coverage(verdict: Verdict) -> str:
 
 
 def _findings(verdict: Verdict) -> str:
-    findings = verdict.findings
+    findings = in_order(verdict)
     if not findings:
         return ""
     rows = "".join(_index_row(verdict, number, finding) for number, finding in enumerate(findings, 1))

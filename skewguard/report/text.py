@@ -14,6 +14,7 @@ from skewguard.report.wording import (
     evidence,
     further_reasons,
     headline,
+    in_order,
     moment,
     plain,
     plural,
@@ -126,7 +127,7 @@ def _findings(verdict: Verdict) -> Table:
     table.add_column("kind", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("cause", overflow="fold", ratio=6)
-    for finding in verdict.findings:
+    for finding in in_order(verdict):
         cause = plain(finding.cause) or untold(finding) or KINDS[finding.kind]
         told = _text(", ".join([cause, *(plain(one) for one in finding.slices)]))
         if tolerated(verdict, finding):

@@ -143,6 +143,11 @@ def tolerated(verdict: Verdict, finding: Finding) -> bool:
     return finding.message not in verdict.reasons
 
 
+def in_order(verdict: Verdict) -> list[Finding]:
+    """The findings that decided first, then those within their limit."""
+    return sorted(verdict.findings, key=lambda finding: tolerated(verdict, finding))
+
+
 def plain(text: str) -> str:
     """`text` with nothing in it that moves the cursor, turns the line around or cannot be encoded.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skewguard.answer import Log, Served
 from skewguard.definitions import Bundle
@@ -83,7 +84,7 @@ def create_app(
     _ = bundle.transforms  # loaded and checked now, not in the first request
     answering = Answering(bundle, lookup, log, model, accept_as_of, clock)
     app = FastAPI(title=f"skewguard: {bundle.service}", version="1", docs_url="/docs", redoc_url=None)
-    _measure(app, answering)
+    app.add_middleware(_Measured, answering=answering)
     _questions(app, answering)
     _operations(app, answering)
     _errors(app)
@@ -145,17 +146,25 @@ def _operations(app: FastAPI, answering: Answering) -> None:
         return Response(generate_latest(answering.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _measure(app: FastAPI, answering: Answering) -> None:
-    metrics, service = answering.metrics, answering.bundle.service
+class _Measured:
+    """Counts and times the questions; plain ASGI, because Starlette's own middleware costs as much as the answer."""
 
-    @app.middleware("http")
-    async def measured(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    def __init__(self, app: ASGIApp, answering: Answering) -> None:
+        self._app, self._metrics, self._service = app, answering.metrics, answering.bundle.service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
         started = time.perf_counter()
-        response = await call_next(request)
-        if request.url.path.startswith("/v1/"):
-            metrics.requests.labels(service, str(response.status_code)).inc()
-            metrics.duration.labels(service).observe(time.perf_counter() - started)
-        return response
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.requests.labels(self._service, str(message["status"])).inc()
+                self._metrics.duration.labels(self._service).observe(time.perf_counter() - started)
+            await send(message)
+
+        await self._app(scope, receive, counted)
 
 
 def _errors(app: FastAPI) -> None:

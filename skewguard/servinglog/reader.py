@@ -299,16 +299,13 @@ def _seal_abandoned(path: Path) -> bool:
     try:
         with path.open("r+b") as file:
             seg.lock(file.fileno())
-            # Between listing and locking another recovery, or the owner itself, may have sealed it.
-            if not seg.is_file(path, file.fileno()):
-                return False
             segment = _scan(file, path, sealed=False, owned=False)
             if not segment.damaged:
                 os.ftruncate(file.fileno(), segment.size)
             os.fsync(file.fileno())
             path.rename(path.with_suffix(seg.SEALED))
             seg.sync_folder(path.parent)
-    except (FileNotFoundError, BlockingIOError, LogError):  # sealed meanwhile, owned, of another version
+    except (FileNotFoundError, BlockingIOError, LogError):  # sealed by somebody else, owned, of another version
         return False
     except OSError as error:
         raise LogError(f"{path}: the segment of a dead process could not be sealed: {error}.") from error

@@ -45,6 +45,7 @@ def guard(
     policy: Policy,
     *,
     registered_name: str = "",
+    model_id: str = "",
     model_digest: str | None = None,
     extra: Sequence[Finding] = (),
     cross_check: int = 0,
@@ -52,12 +53,13 @@ def guard(
 ) -> Guarded:
     """Judge what was served from `snapshot`'s definitions. What cannot be examined is UNKNOWN, never an exception.
 
-    `model_digest` keeps the rows that this model answered. `extra` findings (expectations) are judged with the rest.
-    `cross_check` rows are recomputed by the independent oracle.
+    `model_digest` keeps the rows that this model (logged as `model_id`) answered. `extra` findings (expectations) are
+    judged with the rest. `cross_check` rows are recomputed by the independent oracle.
     """
     now = now or datetime.now(UTC)
     subject = Subject(
         registered_name=registered_name,
+        model_id=model_id,
         snapshot_id=snapshot.id,
         bundle_digest=snapshot.bundle.digest,
         service=snapshot.bundle.service,

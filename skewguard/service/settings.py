@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import uvicorn
 
 from skewguard.answer import answer, schema
@@ -18,7 +19,7 @@ from skewguard.definitions import Bundle, load_bundle
 from skewguard.model import Model, load_model
 from skewguard.online import Lookup, OnlineStore, open_store
 from skewguard.service.app import create_app
-from skewguard.servinglog import ServingLog
+from skewguard.servinglog import ServingLog, recover
 from skewguard.spine import Spine
 from skewguard.transforms import numeric_class
 from skewguard.values import Column, Status
@@ -41,7 +42,11 @@ class Settings:
 
 
 def start(settings: Settings, wrap: Callable[[OnlineStore, Bundle], OnlineStore] | None = None) -> None:
-    """Serve until SIGTERM, then seal the log. `wrap` lets a deployment put its own store in front."""
+    """Serve until SIGTERM, then seal the log. `wrap` lets a deployment put its own store in front.
+
+    Segments that a killed process left behind are sealed first.
+    """
+    _arrow_without_pandas()
     bundle = load_bundle(settings.bundle)
     store = open_store(settings.store)
     lookup = Lookup(bundle, wrap(store, bundle) if wrap else store)
@@ -57,6 +62,8 @@ def start(settings: Settings, wrap: Callable[[OnlineStore, Bundle], OnlineStore]
     }
     # uvicorn drains, then raises the signal again: leave by way of the `with`, which seals the log
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if settings.log.exists():
+        recover(settings.log, bundle.service)
     with ServingLog(settings.log, bundle.service, schema(bundle), header) as log:
         app = create_app(bundle, lookup, log, model, accept_as_of=settings.accept_as_of)
         _warm(lookup, model)
@@ -73,6 +80,24 @@ def start(settings: Settings, wrap: Callable[[OnlineStore, Bundle], OnlineStore]
             timeout_keep_alive=75,  # longer than the usual load balancer's 60 s, so that it is not us who hang up
         )
         uvicorn.Server(config).run()
+
+
+class _Hidden:
+    """An import hook to which pandas is not installed."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def _arrow_without_pandas() -> None:
+    """Let Arrow find no pandas: with its first array it would import what is merely installed (a second, 60 MB)."""
+    sys.meta_path.insert(0, _Hidden)
+    try:
+        pa.array([0])  # looks once, and remembers
+    finally:
+        sys.meta_path.remove(_Hidden)
 
 
 def _warm(lookup: Lookup, model: Model | None) -> None:

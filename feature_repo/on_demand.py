@@ -1,9 +1,11 @@
 """What is computed when it is asked for. The functions are named in the tags and lie in `flights.transforms`.
 
-Feast runs these bodies again from their source text, with nothing else in sight: hence the imports inside. A field here
-carries no tags, because Feast compares it, tags included, with what it infers from a trial run of the body.
+Feast runs these bodies again from their source text, with nothing but pandas in sight: hence the imports inside. A
+field here carries no tags, because Feast compares it, tags included, with what it infers from a trial run of the body.
+Mode `pandas`, because in mode `python` Feast drops the outputs online when it is asked for full feature names.
 """
 
+import pandas as pd
 from feast import Field
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64
@@ -22,7 +24,7 @@ from skewguard.contract import contract, transforms
         Field(name="carrier_code", dtype=Int64),
         Field(name="destination_code", dtype=Int64),
     ],
-    mode="python",
+    mode="pandas",
     tags=contract(null="refused", owner="flights")
     | transforms(
         "flights.transforms:sched_hour",
@@ -32,7 +34,7 @@ from skewguard.contract import contract, transforms
         "flights.transforms:destination_code",
     ),
 )
-def schedule(inputs: dict) -> dict:
+def schedule(inputs: pd.DataFrame) -> pd.DataFrame:
     """Of the schedule alone: when, how far, by whom and where to."""
     from flights import transforms
 
@@ -54,7 +56,7 @@ def schedule(inputs: dict) -> dict:
         Field(name="plane_age", dtype=Int64),
         Field(name="delay_recovered", dtype=Int64),
     ],
-    mode="python",
+    mode="pandas",
     tags=contract(owner="flights")
     | transforms(
         "flights.transforms:gust_excess",
@@ -64,7 +66,7 @@ def schedule(inputs: dict) -> dict:
         "flights.transforms:delay_recovered",
     ),
 )
-def conditions(inputs: dict) -> dict:
+def conditions(inputs: pd.DataFrame) -> pd.DataFrame:
     """Of what is stored: wind, fog, the plane's age and what it made good."""
     from flights import transforms
 

@@ -37,7 +37,7 @@ def compile_service(repo: str | Path, service: str, feature_store_yaml: str | Pa
     """
     try:
         store = FeatureStore(
-            repo_path=None if feature_store_yaml else str(repo),
+            repo_path=str(repo),  # relative paths of another yaml are the repository's too, as for the feast command
             fs_yaml_file=Path(feature_store_yaml) if feature_store_yaml else None,
         )
     except Exception as error:

@@ -15,6 +15,7 @@ from skewguard.values import Column
 from tests.flights.conftest import ROOT, apply, copy_repo
 
 VIEWS = {"weather", "tail_departure", "tail_arrival", "origin_congestion", "route", "plane"}
+TAIL = "N14228"
 MORNING, EVENING = datetime(2013, 3, 10, 11, 15, tzinfo=UTC), datetime(2013, 11, 6, 0, 59, tzinfo=UTC)
 ROWS: dict[str, list[Any]] = {
     "sched_dep": [MORNING, EVENING, MORNING],
@@ -67,18 +68,39 @@ def test_applying_elsewhere_needs_no_data_and_leaves_the_definitions_alone(tmp_p
 
 @pytest.mark.parametrize("name", ["schedule", "conditions"])
 def test_an_on_demand_view_from_the_registry_equals_its_transforms(store: FeatureStore, name: str) -> None:
-    """The body that Feast rebuilds from the registry's text gives what its functions give, nulls included, in the way
-    Feast runs it online (lists) and offline (Arrow)."""
+    """The body that Feast rebuilds from the registry's text gives what its functions give, nulls included."""
     view = store.get_on_demand_feature_view(name)
     functions = {load(ref).name: load(ref) for ref in view.tags["skewguard.transforms"].split()}
     assert set(functions) == {field.name for field in view.features}
-    expected = {feature: _directly(function, ROWS) for feature, function in functions.items()}
     asked = {parameter for function in functions.values() for parameter, _ in function.inputs}
-    rows = {column: ROWS[column] for column in asked}
-    online = view.transform_dict(rows)
-    assert {feature: online[feature] for feature in functions} == expected
-    offline = view.transform_arrow(pa.table(rows))
-    assert {feature: offline[feature].to_pylist() for feature in functions} == expected
+    answer = view.transform_arrow(pa.table({column: ROWS[column] for column in asked}))
+    for feature, function in functions.items():
+        assert answer[feature].to_pylist() == _directly(function, ROWS), feature
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_feast_online_equals_the_transforms(store: FeatureStore, built: Path, full: bool) -> None:
+    """Feast's own online answer, one row found and one not, holds every derived feature under either kind of name."""
+    for source, key, value in (
+        ("weather", "origin", "EWR"),
+        ("plane", "tailnum", TAIL),
+        ("tail_departure", "tailnum", TAIL),
+        ("tail_arrival", "tailnum", TAIL),
+    ):
+        table = pq.read_table(built / f"{source}.parquet")
+        store.write_to_online_store(source, table.filter(pc.equal(table[key], value)).slice(0, 1).to_pandas())
+    brought = {name: ROWS[name][0] for name in ("sched_dep", "distance", "carrier", "destination")}
+    asks = [{"origin": o, "dest": "SFO", "tailnum": t} | brought for o, t in (("EWR", TAIL), ("???", "N?"))]
+    answer = store.get_online_features(
+        store.get_feature_service("flight_delay"), asks, full_feature_names=full
+    ).to_dict()
+    known = {name.partition("__")[2] or name: values for name, values in answer.items()}
+    known |= {name: [value, value] for name, value in brought.items()}
+    for view in store.list_on_demand_feature_views():
+        for reference in view.tags["skewguard.transforms"].split():
+            function = load(reference)
+            name = f"{view.name}__{function.name}" if full else function.name
+            assert answer[name] == _directly(function, known), name
 
 
 def test_feast_itself_answers_from_the_sources(store: FeatureStore, built: Path) -> None:

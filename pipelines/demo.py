@@ -235,7 +235,8 @@ def _tell(place: Place, clean: Gated, skewed: Gated, summary: dict[str, Any]) ->
     _console.print(report.renderable(skewed.verdict))
     _console.print(f"MLflow refused: {skewed.refusal}" if skewed.refusal else "MLflow registered it.")
     _console.rule()
-    example = next((e.request_id for f in skewed.verdict.findings for e in f.examples), "REQUEST_ID")
+    requests = (e.request_id for f in skewed.verdict.findings for e in f.examples if e.request_id)
+    example = next(requests, "REQUEST_ID")
     _console.print(f"reports   {place.root}/clean/report.html, {place.root}/skewed/report.html")
     _console.print(f"one row   .venv/bin/skewguard explain {example} --project {place.root}/skewed")
     _console.print(

@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     guard.add_argument(
         "--cross-check", type=int, default=0, metavar="N", help="recompute N rows by the independent oracle"
     )
+    guard.add_argument("--attach", metavar="MODEL_ID", help="store the verdict with this logged model, for the gate")
+    guard.add_argument("--tracking-uri", help="where that model was logged (default: MLflow's own)")
     guard.add_argument("--html", metavar="PATH", help="write the report")
     guard.add_argument("--out", metavar="PATH", help="write the verdict as JSON")
 
@@ -225,9 +227,14 @@ def _guard(arguments: argparse.Namespace, project: Project) -> int:
         load_snapshot(project.require("snapshot")),
         load_policy(project.require("policy")),
         registered_name=project.registered_name,
+        model_id=arguments.attach or "",
         model_digest=arguments.model_digest,
         cross_check=arguments.cross_check,
     ).verdict
+    if arguments.attach:
+        from skewguard.gate.mlflow import attach_verdict
+
+        attach_verdict(arguments.attach, verdict, arguments.tracking_uri)
     if arguments.html:
         Path(arguments.html).write_text(report.to_html(verdict))
     if arguments.out:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from skewguard import report
+from skewguard.errors import MissingExtra
 from skewguard.findings import Example, Finding, Kind, Tap
 from skewguard.report import headline, sentence, to_html, to_json, to_text
 from skewguard.report.wording import moment, share
@@ -369,6 +370,8 @@ def test_a_finding_within_its_limit_is_marked() -> None:
     assert Page(to_html(judged)).text.count("within limit") == 2  # in the index and on its card
     assert to_text(judged).count("within the policy's limit") == 1
     assert "within" not in to_text(verdict())
+    for told in (Page(to_html(judged)).text, to_text(judged)):
+        assert told.index("weather.wind_gust") < told.index("weather.temp")  # what decided comes first
 
 
 @pytest.mark.parametrize("hours", [(), (("once upon a time", 3, 1),), (("2013-11-05T10:00:00+00:00", 0, 0),)])
@@ -397,6 +400,13 @@ def test_importing_the_room_loads_no_rich() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert told.stdout.strip() == "False"
+
+
+def test_without_rich_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for the terminal report without rich is told what to install."""
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'skewguard\[guard\]'"):
+        to_text(verdict())
 
 
 def colours(css: str) -> dict[str, str]:
@@ -439,6 +449,8 @@ addEventListener("load", () => {
   for (const one of document.querySelectorAll("body *")) {
     if (one.getBoundingClientRect().right > innerWidth + 1 && !one.closest(".scroll"))
       wide.push(one.tagName + "." + one.className);
+    if (one.tagName === "TD" && one.scrollWidth > one.clientWidth + 1)
+      wide.push("cell " + one.textContent);
   }
   const measured = {scroll: document.documentElement.scrollWidth, wide};
   parent.document.body.setAttribute("data-" + innerWidth, JSON.stringify(measured));
@@ -465,7 +477,13 @@ def browse(html: str, folder: Path) -> tuple[str, str]:
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path) -> None:
     """At the width of a phone, a laptop and a large screen nothing sticks out, and the console stays silent."""
-    long = replace(WIND, feature="derived__" + "gust_ratio_of_the_origin_" * 4, cause="served_" * 40)
+    far = Example("r" * 80, "2013-02-12T08:00:00Z", "key=" + "k" * 200, "served " * 30, "truth_" * 30)
+    long = replace(
+        WIND,
+        feature="derived__" + "gust_ratio_of_the_origin_" * 4,
+        cause="served_" * 40,
+        examples=(far, *WIND.examples),
+    )
     html = to_html(verdict(findings=(WIND, STALE, GUST, long)))
     shown, console = browse(html, tmp_path)
     assert "</main>" in shown

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -186,6 +187,9 @@ def _contract(feature: str, column: str, dtype: Dtype, contract: Contract) -> It
     limits = {name: value for name, value in given.items() if value is not None}
     if limits and (not dtype.is_numeric or dtype is Dtype.BOOL):
         raise DefinitionError(f"{feature}: a minimum or maximum holds for numbers, not for {dtype}. Take it out.")
+    low, high = limits.get("min_value", -math.inf), limits.get("max_value", math.inf)
+    if not low <= high or any(not math.isfinite(limit) for limit in limits.values()):
+        raise DefinitionError(f"{feature}: no number is from {low} to {high}. Mend the contract's minimum or maximum.")
     if dtype is Dtype.FLOAT32:
         for name, widen in (("min_value", min), ("max_value", max)):
             if name in limits:

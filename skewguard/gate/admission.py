@@ -27,7 +27,8 @@ def admit(
     Nobody asks about a model that `policy` does not govern. `model_digest` is of the artifact as it lies there now.
     """
     subject = f"model {model_id} may not be registered as {registered_name!r}"
-    command = f"run `skewguard guard --registered-name {shlex.quote(registered_name)} --model-digest {model_digest}`"
+    flags = f"--registered-name {shlex.quote(registered_name)} --model-digest {model_digest} --attach {model_id}"
+    command = f"run `skewguard guard {flags}`"
     if verdict is None:
         raise Refused(f"{subject}: it has no verdict; {command}")
     if problem := _of_another(verdict, registered_name, model_id):

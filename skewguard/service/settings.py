@@ -86,7 +86,7 @@ class _Hidden:
     """An import hook to which pandas is not installed."""
 
     @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
+    def find_spec(name: str, *_: object) -> None:
         if name == "pandas":
             raise ModuleNotFoundError(name)
 

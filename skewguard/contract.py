@@ -6,6 +6,7 @@ override those of its view. Durations are texts such as `45s`, `2m`, `3h`, `1d`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,6 +67,9 @@ class Contract:
                 known[field] = read(text)
             except (ValueError, DefinitionError) as error:
                 complaints.append(f"{where}: tag {PREFIX}{name}={text!r}: {error}")
+        low, high = known.get("minimum"), known.get("maximum")
+        if low is not None and high is not None and low > high:
+            complaints.append(f"{where}: {PREFIX}minimum {low} is greater than {PREFIX}maximum {high}")
         if complaints:
             raise DefinitionError(complaints)
         return cls(**known)
@@ -85,15 +89,29 @@ def _null(text: str) -> str:
     return text
 
 
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("expected a finite number")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    number = _number(text)
+    if number < 0:
+        raise ValueError("expected a number that is not negative")
+    return number
+
+
 _READERS: dict[str, tuple[str, Any]] = {
     "null": ("null", _null),
-    "minimum": ("minimum", float),
-    "maximum": ("maximum", float),
+    "minimum": ("minimum", _number),
+    "maximum": ("maximum", _number),
     "values": ("values", lambda text: tuple(text.split("|"))),
-    "rtol": ("rtol", float),
-    "atol": ("atol", float),
+    "rtol": ("rtol", _not_negative),
+    "atol": ("atol", _not_negative),
     "max_lag": ("max_lag_us", microseconds),
-    "benign_rate": ("benign_rate", float),
+    "benign_rate": ("benign_rate", _not_negative),
     "unit": ("unit", str),
     "owner": ("owner", str),
 }

@@ -146,7 +146,13 @@ def judge(
         ruling, reasons = Ruling.UNKNOWN, doubts
     else:
         ruling = Ruling.PASS
-        reasons = [f"{coverage.rows:,} rows replayed, {coverage.lagged:,} of them lagged within max_lag, none differs"]
+        differ = (
+            f"{coverage.mismatched:,} differ, within the policy's limits" if coverage.mismatched else "none differs"
+        )
+        reasons = [f"{coverage.rows:,} rows replayed, {coverage.lagged:,} of them lagged within max_lag, {differ}"]
+    for finding in waived:
+        waiver = next(w for w in policy.waivers if _covers(w, finding))
+        reasons.append(f"waived until {waiver.expires}, because {waiver.reason}: {finding.message}")
     issued = now.astimezone(UTC)
     expires = datetime.fromtimestamp(issued.timestamp() + policy.valid_for_us / 1e6, UTC)
     return Verdict(

@@ -228,7 +228,12 @@ def load_bundle(path: str | Path) -> Bundle:
         raise DefinitionError(
             f"bundle {path}: expected the JSON that `skewguard bundle` writes, got {error}"
         ) from error
-    bundle = Bundle.from_json(data)
+    try:
+        bundle = Bundle.from_json(data)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DefinitionError(
+            f"bundle {path}: not what `skewguard bundle` writes ({error!r}); compile it again"
+        ) from error
     if bundle.digest != data.get("digest"):
         raise DefinitionError(
             f"bundle {path}: its content has digest {bundle.digest[:16]}, it names {str(data.get('digest'))[:16]}. "

@@ -82,6 +82,12 @@ class _Compiler:
             derived=tuple(derived[feature] for feature in sorted(derived)),
             outputs=tuple(outputs),
         )
+        kinds: dict[str, Dtype] = {}
+        for key in (key for view in bundle.views for key in view.keys):
+            if kinds.setdefault(key.ask, key.dtype) is not key.dtype:
+                raise DefinitionError(
+                    f"service {name}: key {key.ask!r} is {kinds[key.ask]} in one view, {key.dtype} in another"
+                )
         clashes = {r.name for r in bundle.request} & set(bundle.keys)
         if clashes:
             raise DefinitionError(f"service {name}: {', '.join(sorted(clashes))} is both a key and a request field")

@@ -28,6 +28,7 @@ from skewguard.errors import SnapshotError
 from skewguard.offline import OfflineStore, Rule
 from skewguard.spine import read_spine
 from skewguard.transforms import numeric_class
+from skewguard.values import Column, Dtype
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,39 +189,40 @@ def load_snapshot(path: str | Path) -> Snapshot:
 
 
 class _Digest:
-    """The running id: one hash per column, so that batch sizes do not matter."""
+    """The running id: hashes that go on from batch to batch, so that the size of a batch does not matter."""
 
     def __init__(self, bundle: Bundle, rule: Rule) -> None:
         self.bundle = bundle
         self.head = hashlib.sha256(f"{FORMAT}\0{bundle.digest}\0{rule}\0".encode())
-        self.columns: dict[str, hashlib._Hash] = {}
+        self.streams: dict[tuple[str, int], hashlib._Hash] = {}
 
     def update(self, served: Served, labels: pa.Table) -> None:
-        def column(name: str) -> hashlib._Hash:
-            return self.columns.setdefault(name, hashlib.sha256(name.encode() + b"\0"))
+        def add(name: str, *content: bytes) -> None:
+            for i, part in enumerate(content):
+                self.streams.setdefault((name, i), hashlib.sha256(f"{name}\0{i}\0".encode())).update(part)
 
         spine = served.spine
-        column("event_timestamp").update(spine.as_of.tobytes())
-        column("id").update("\0".join(spine.ids.tolist()).encode() + b"\0" * bool(len(spine)))
+        add("event_timestamp", spine.as_of.tobytes())
+        add("id", *Column(Dtype.STRING, spine.ids, np.zeros(len(spine), np.uint8)).content())
         for name, key in spine.keys.items():
-            key.digest_into(column(f"e__{name}"))
+            add(f"e__{name}", *key.content())
         for name, value in spine.request.items():
-            value.digest_into(column(f"q__{name}"))
+            add(f"q__{name}", *value.content())
         for name, rows in served.views.items():
-            column(f"{name}__status").update(rows.status.tobytes())
-            column(f"{name}__event_ts").update(rows.event.tobytes())
-            column(f"{name}__created_ts").update(rows.created.tobytes())
+            add(f"{name}__status", rows.status.tobytes())
+            add(f"{name}__event_ts", rows.event.tobytes())
+            add(f"{name}__created_ts", rows.created.tobytes())
         for name, feature in served.features(self.bundle).items():
-            feature.digest_into(column(name))
+            add(name, *feature.content())
         for name in labels.column_names:
-            values = labels[name].to_pylist()
-            column(f"label {name}").update(repr(values)[1:-1].encode() + b"," * bool(values))
+            values = labels[name].cast(pa.int64()) if pa.types.is_timestamp(labels[name].type) else labels[name]
+            add(f"label {name}", "".join(f"{value!r}," for value in values.to_pylist()).encode())
 
     def hex(self, labels: pa.Table) -> str:
         for field in labels.schema:
             self.head.update(f"{field.name}:{field.type}\0".encode())
-        for name in sorted(self.columns):
-            self.head.update(self.columns[name].digest())
+        for stream in sorted(self.streams):
+            self.head.update(self.streams[stream].digest())
         return self.head.hexdigest()
 
 

@@ -8,7 +8,6 @@ Times are UTC, microseconds.
 from __future__ import annotations
 
 import enum
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +99,8 @@ def _accepts(dtype: Dtype, source: pa.DataType) -> bool:
     if dtype is Dtype.BOOL:
         return bool(types.is_boolean(source))
     if dtype is Dtype.STRING:
-        return bool(types.is_string(source) or types.is_large_string(source) or types.is_integer(source))
+        texts = types.is_string(source) or types.is_large_string(source) or types.is_string_view(source)
+        return bool(texts or types.is_integer(source))
     return bool(types.is_timestamp(source) or types.is_date(source))
 
 
@@ -108,8 +108,8 @@ def cast(values: pa.Array | pa.ChunkedArray, dtype: Dtype, where: str) -> pa.Arr
     """Bring `values` to `dtype`: the one cast of join, online writer and request parser.
 
     A narrowing that the declaration asks for (float64 to float32, nanoseconds to microseconds) happens; a loss
-    that it does not ask for (1.9 to int64, an integer beyond 2**53 to float64) raises `CastError` with the value.
-    NaN becomes null. `where` names the column in the error.
+    that it does not ask for (1.9 or NaN to int64, an integer beyond 2**53 to float64, 1e300 to float32) raises
+    `CastError` with the value. The NaN of a float becomes null. `where` names the column in the error.
     """
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if isinstance(array, pa.ChunkedArray):  # a chunked array without chunks stays chunked
@@ -130,26 +130,37 @@ def cast(values: pa.Array | pa.ChunkedArray, dtype: Dtype, where: str) -> pa.Arr
 
 
 def _convert(array: pa.Array, dtype: Dtype, where: str) -> pa.Array:
-    if dtype is Dtype.TIMESTAMP:
-        if pa.types.is_timestamp(array.type) and array.type.unit == "ns":
-            array = pc.floor_temporal(array, unit="microsecond")
-        return array.cast(dtype.arrow, safe=False)
-    wide = array
-    if dtype is Dtype.FLOAT32 and (pa.types.is_floating(array.type) or pa.types.is_decimal(array.type)):
-        return array.cast(dtype.arrow, safe=False)  # the narrowing that the declaration asks for
     try:
-        return array.cast(dtype.arrow, safe=True)
+        return _exact(array, dtype)
     except pa.ArrowInvalid as error:
-        lost = next((v for v in wide.to_pylist() if v is not None and not _fits(v, dtype)), "a value")
+        lost = _lost(array, dtype)
         raise CastError(f"{where}: {lost!r} does not fit {dtype} without loss ({array.type} in the source).") from error
 
 
-def _fits(value: Any, dtype: Dtype) -> bool:
-    try:
-        pa.array([value]).cast(dtype.arrow, safe=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
+def _exact(array: pa.Array, dtype: Dtype) -> pa.Array:
+    """The converted values; raises `ArrowInvalid` for a loss that the declaration does not ask for."""
+    if dtype is Dtype.TIMESTAMP and pa.types.is_timestamp(array.type) and array.type.unit == "ns":
+        array = pc.floor_temporal(array, unit="microsecond")
+    if dtype is not Dtype.FLOAT32 or pa.types.is_integer(array.type):
+        return array.cast(dtype.arrow, safe=True)
+    wide = array.cast(pa.float64(), safe=True)
+    narrow = wide.cast(dtype.arrow, safe=False)
+    if pc.any(pc.and_(pc.is_inf(narrow), pc.is_finite(wide))).as_py():
+        raise pa.ArrowInvalid("too large for float32")
+    return narrow
+
+
+def _lost(array: pa.Array, dtype: Dtype) -> Any:
+    """The first value that does not fit, found by halving."""
+    while len(array) > 1:
+        half = len(array) // 2
+        try:
+            _exact(array.slice(0, half), dtype)
+        except pa.ArrowInvalid:
+            array = array.slice(0, half)
+        else:
+            array = array.slice(half)
+    return array[0].value if pa.types.is_timestamp(array.type) else array[0].as_py()  # too late for a `datetime`
 
 
 _NULL, _PRESENT = np.uint8(Status.NULL), np.uint8(Status.PRESENT)
@@ -177,10 +188,10 @@ class Column:
 
     @classmethod
     def build(cls, dtype: Dtype, values: Array, status: npt.NDArray[np.uint8]) -> Column:
-        """Canonical column: NaN becomes NULL, rows without a value hold the filler. Copies only if it must."""
+        """Canonical column: NaN and NaT become NULL, rows without a value the filler. Copies only if it must."""
         values = np.ascontiguousarray(values, dtype=dtype.numpy)
-        if dtype.is_float:
-            nan = np.isnan(values) & (status <= _WITH_VALUE)
+        if dtype.is_float or dtype is Dtype.TIMESTAMP:
+            nan = (np.isnan(values) if dtype.is_float else np.isnat(values)) & (status <= _WITH_VALUE)
             if nan.any():
                 status = np.where(nan, _NULL, status)
         gone = status > _WITH_VALUE
@@ -246,49 +257,53 @@ class Column:
         value = self.values[row]
         return value.item() if isinstance(value, np.generic) else value
 
-    def digest_into(self, digest: hashlib._Hash) -> None:
-        """Feed the logical content (not chunking, not addresses) into a running hash."""
-        digest.update(self.status.tobytes())
+    def content(self) -> tuple[bytes, ...]:
+        """The logical content (no chunks, no addresses), to be hashed stream by stream.
+
+        Each stream of the rows that follow continues this one's: where a table is cut does not matter.
+        """
+        status = self.status.tobytes()
         if self.dtype is Dtype.STRING:
             encoded = [text.encode() for text in self.values.tolist()]
-            digest.update(np.array([len(text) for text in encoded], dtype="<i8").tobytes())
-            digest.update(b"".join(encoded))
-        elif self.dtype.is_float:
-            digest.update((self.values + self.dtype.numpy.type(0)).tobytes())  # -0.0 + 0.0 is 0.0
-        else:
-            digest.update(self.values.tobytes())
+            return status, np.array([len(text) for text in encoded], dtype="<i8").tobytes(), b"".join(encoded)
+        if self.dtype.is_float:
+            return status, (self.values + self.dtype.numpy.type(0)).tobytes()  # -0.0 + 0.0 is 0.0
+        return status, self.values.tobytes()
 
 
 def same(a: Column, b: Column, *, rtol: float = 0.0, atol: float = 0.0, ulps: int = 0) -> Mask:
     """Row by row: are the two the same value of the same status? The only equality in the house.
 
     Null equals null of the same status. Floats are equal bit for bit (-0.0 equals 0.0), within `ulps` units in the
-    last place where the two sides ran on different numeric classes, or within `atol + rtol * |b|` where a contract
-    declares it. Integers, strings, bools and timestamps exactly. Raises `CastError` for columns of other dtypes.
+    last place where the two sides ran on different numeric classes, or within `atol + rtol * max(|a|, |b|)` where a
+    contract declares it; nothing finite is near infinity. Integers, strings, bools and timestamps exactly. Symmetric.
+    Raises `CastError` for columns of other dtypes.
     """
     if a.dtype is not b.dtype:
         raise CastError(f"cannot compare {a.dtype} with {b.dtype}: one side was built from another declaration.")
     equal: Mask = np.asarray(a.values == b.values, dtype=bool)
-    if a.dtype.is_float:
-        if ulps:
-            equal = equal | (_ulp_distance(a.values, b.values) <= ulps)
-        if rtol or atol:
-            with np.errstate(all="ignore"):
-                equal = equal | (np.abs(a.values - b.values) <= atol + rtol * np.abs(b.values))
+    if a.dtype.is_float and (ulps or rtol or atol):
+        near = _within_ulps(a.values, b.values, ulps)
+        with np.errstate(all="ignore"):
+            greater = np.maximum(np.abs(a.values), np.abs(b.values))
+            near |= np.abs(a.values - b.values) <= atol + rtol * greater
+        equal = equal | (near & np.isfinite(a.values) & np.isfinite(b.values))
     return np.asarray((a.status == b.status) & (equal | ~a.present), dtype=bool)
 
 
-def _ulp_distance(a: Array, b: Array) -> npt.NDArray[np.float64]:
-    """Distance in units in the last place, as float64 so that it cannot overflow; NaN-free inputs only matter."""
+def _within_ulps(a: Array, b: Array, ulps: int) -> Mask:
+    """Whether finite floats are at most `ulps` units in the last place apart: counted in integers, hence exact."""
     kind = np.dtype(f"i{a.dtype.itemsize}")
     lowest = np.iinfo(kind).min
 
-    def ordered(x: Array) -> npt.NDArray[np.float64]:
+    def ordered(x: Array) -> Array:
         bits = x.view(kind)
-        return np.where(bits < 0, lowest - bits, bits).astype(np.float64)
+        return np.where(bits < 0, lowest - bits, bits)
 
-    distance = np.abs(ordered(a) - ordered(b))
-    return np.where(np.isfinite(a) & np.isfinite(b), distance, np.inf)
+    one, other = ordered(a), ordered(b)
+    unsigned = f"u{kind.itemsize}"  # the difference of two signed numbers may exceed them
+    distance = np.maximum(one, other).view(unsigned) - np.minimum(one, other).view(unsigned)
+    return np.asarray(distance <= ulps)
 
 
 def instant(text_or_us: int) -> str:

@@ -86,7 +86,7 @@ def _declared(kind: pa.DataType) -> Any:
     if types.is_string(kind) or types.is_large_string(kind):
         return pd.StringDtype()
     if types.is_timestamp(kind) or types.is_date(kind):
-        return pd.DatetimeTZDtype("us", "UTC")
+        return pd.DatetimeTZDtype("us", "UTC")  # type: ignore[arg-type]  # the stubs know nanoseconds only
     if types.is_decimal(kind):
         return "float64"
     if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):

@@ -38,13 +38,12 @@ from pipelines.memory import PeakMemory
 from pipelines.score import asks_of
 from pipelines.shadow import Incident, Week, answer_week
 from pipelines.train import train
-from pipelines.validate import load_findings
 from skewguard import report
 from skewguard.definitions import load_bundle
 from skewguard.errors import SkewguardError
 from skewguard.findings import Finding
 from skewguard.snapshot import Snapshot, build_snapshot
-from skewguard.verdict import Ruling
+from skewguard.verdict import Ruling, load_findings
 
 SERVICE = "flight_delay"
 MODEL = "flight-delay"

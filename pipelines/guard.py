@@ -10,11 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pipelines.command import exit_code
 from pipelines.train import Candidate, load_candidate
 from skewguard import report
 from skewguard.errors import Refused
 from skewguard.findings import Finding
 from skewguard.gate.mlflow import attach_verdict, register
+from skewguard.model import load_model
 from skewguard.policy import load_policy
 from skewguard.snapshot import Snapshot, load_snapshot
 from skewguard.verdict import Verdict
@@ -66,6 +68,7 @@ def guard_and_register(
         registered_name=target.name,
         model_id=candidate.model_id,
         model_digest=candidate.digest,
+        model=load_model(candidate.folder, expected_digest=candidate.digest),
         extra=findings,
         cross_check=cross_check,
     ).verdict
@@ -87,7 +90,11 @@ def guard_and_register(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit 0 where the model was registered, 1 where it was refused."""
+    """Exit 0 where the model was registered, 1 where it was refused, 2 where it could not run."""
+    return exit_code("guard", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.guard", description=__doc__)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--snapshot", type=Path, required=True)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.command import exit_code
 from pipelines.train import Candidate, load_candidate
 from skewguard.answer import schema
 from skewguard.definitions import Bundle, load_bundle
@@ -39,10 +40,11 @@ def score_day(bundle: Bundle, asks: Path, day: date, candidate: Candidate, log: 
     header = {
         "build": "batch",
         "host": socket.gethostname(),
-        "evidence": "production",
+        "evidence": "batch",  # its values come from the join itself, so that replaying it proves nothing
         "bundle_digest": bundle.digest,
         "model_id": candidate.model_id,
         "model_digest": candidate.digest,
+        "snapshot_id": model.snapshot_id,
         "numeric_class": numeric_class(),
     }
     with OfflineStore(bundle.views) as offline, ServingLog(log, bundle.service, schema(bundle), header) as serving_log:
@@ -51,6 +53,10 @@ def score_day(bundle: Bundle, asks: Path, day: date, candidate: Candidate, log: 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score one day."""
+    return exit_code("score", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.score", description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--asks", type=Path, required=True)

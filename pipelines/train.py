@@ -22,8 +22,9 @@ import skops
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import log_loss, roc_auc_score
 
+from pipelines.command import exit_code
 from skewguard.gate.mlflow import artifacts
-from skewguard.model import FEATURES_KEY, TRUSTED_TYPES, model_digest
+from skewguard.model import FEATURES_KEY, SNAPSHOT_KEY, TRUSTED_TYPES, model_digest
 from skewguard.snapshot import Snapshot, load_snapshot
 
 HOLDOUT = 0.1
@@ -77,7 +78,7 @@ def train(
             serialization_format="skops",
             skops_trusted_types=list(TRUSTED_TYPES),
             pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"skops=={skops.__version__}"],
-            metadata={FEATURES_KEY: list(snapshot.bundle.vector)},
+            metadata={FEATURES_KEY: list(snapshot.bundle.vector), SNAPSHOT_KEY: snapshot.id},
         )
     with artifacts(info.model_id, tracking_uri) as folder:
         candidate = Candidate(
@@ -102,6 +103,10 @@ def load_candidate(path: Path) -> Candidate:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train one candidate."""
+    return exit_code("train", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__)
     parser.add_argument("--snapshot", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="where to write what is known of the candidate (JSON)")

@@ -15,12 +15,12 @@ from pathlib import Path
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
+from pipelines.command import exit_code
 from skewguard.definitions import Bundle, load_bundle
 from skewguard.expectations import keep, snapshot_suite, source_suite, validate
 from skewguard.findings import Finding
 from skewguard.offline import Rule
 from skewguard.snapshot import Snapshot, load_snapshot
-from skewguard.verdict import finding_from_json
 
 SUITES = Path("feature_repo/expectations")
 
@@ -42,13 +42,12 @@ def validate_snapshot(snapshot: Snapshot, suites: Path = SUITES, progress: Progr
     return validate(snapshot.path / "rows.parquet", suite, progress=progress)
 
 
-def load_findings(path: Path) -> list[Finding]:
-    """What `main` wrote."""
-    return [finding_from_json(finding) for finding in json.loads(path.read_text())]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the findings as JSON; exit 1 where there are any."""
+    """Write the findings as JSON; exit 1 where there are any, 2 where it could not run."""
+    return exit_code("validate", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.validate", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--bundle", type=Path, help="validate the sources of this bundle")

@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewguard.definitions import Bundle
+from skewguard.definitions import Bundle, Derived
+from skewguard.errors import CastError, DefinitionError
 from skewguard.model import Model
 from skewguard.spine import Spine, ViewRows
-from skewguard.transforms import run
-from skewguard.values import NO_TIME, Array, Column, Dtype, Status
+from skewguard.transforms import run_all
+from skewguard.values import NO_TIME, Array, Column, Dtype
 
 _TIMES = ("event_ts", "created_ts", "watermark")
 
@@ -76,20 +77,20 @@ def derive(bundle: Bundle, spine: Spine, views: Mapping[str, ViewRows]) -> dict[
     inputs: dict[str, Column] = dict(spine.request)
     for view in bundle.views:
         inputs |= {view.full_name(name): column for name, column in views[view.name].features.items()}
-    derived = {}
-    for spec, transform in bundle.transforms:
-        columns = {
-            parameter: inputs[source] for (parameter, _), source in zip(transform.inputs, spec.inputs, strict=True)
-        }
-        derived[spec.full_name] = _declared(run(transform, columns), spec.dtype)
-    return derived
+    columns = run_all((transform, [inputs[source] for source in spec.inputs]) for spec, transform in bundle.transforms)
+    return {
+        spec.full_name: _declared(column, spec) for (spec, _), column in zip(bundle.transforms, columns, strict=True)
+    }
 
 
-def _declared(column: Column, dtype: Dtype) -> Column:
+def _declared(column: Column, spec: Derived) -> Column:
     """A derived value in its declared dtype (Float32 of a float transform narrows, on both sides)."""
-    if column.dtype is dtype:
+    if column.dtype is spec.dtype:
         return column
-    return Column.build(dtype, column.values.astype(dtype.numpy), column.status)
+    try:
+        return Column.from_arrow(column.to_arrow(), spec.dtype, spec.full_name, column.status)
+    except CastError as error:
+        raise DefinitionError(f"{spec.function} is declared {spec.dtype}: {error}") from error
 
 
 def vector(bundle: Bundle, served: Served) -> npt.NDArray[np.float64]:
@@ -107,7 +108,7 @@ def vector(bundle: Bundle, served: Served) -> npt.NDArray[np.float64]:
 
 
 def schema(bundle: Bundle) -> pa.Schema:
-    """The Arrow schema of a `Served` of this bundle."""
+    """The Arrow schema of a `Served` of this bundle; raises `DefinitionError` where two columns would share a name."""
     stamp = Dtype.TIMESTAMP.arrow
     fields = [pa.field("id", pa.string(), nullable=False), pa.field("event_timestamp", stamp, nullable=False)]
     fields += [pa.field(f"e__{name}", dtype.arrow) for name, dtype in bundle.keys.items()]
@@ -115,10 +116,18 @@ def schema(bundle: Bundle) -> pa.Schema:
     for view in bundle.views:
         fields.append(pa.field(f"{view.name}__status", pa.uint8(), nullable=False))
         fields += [pa.field(f"{view.name}__{time}", stamp) for time in _TIMES]
-    fields += [pa.field(name, dtype.arrow) for name, dtype in bundle.dtypes.items()]
+    fields += [pa.field(view.full_name(f.name), f.dtype.arrow) for view in bundle.views for f in view.features]
+    fields += [pa.field(derived.full_name, derived.dtype.arrow) for derived in bundle.derived]
     fields.append(pa.field("statuses", pa.binary(len(bundle.dtypes)), nullable=False))
     fields.append(pa.field("vector", pa.list_(pa.float64(), len(bundle.vector)), nullable=False))
     fields.append(pa.field("prediction", pa.float64()))
+    names = [field.name for field in fields]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DefinitionError(
+            f"service {bundle.service}: two columns of its log would be called {', '.join(twice)}. Rename the feature: "
+            "status, event_ts, created_ts and watermark are a view's own, and __ separates a view from its features."
+        )
     return pa.schema(fields)
 
 
@@ -151,7 +160,7 @@ def from_table(bundle: Bundle, table: pa.Table) -> Served:
     raw = b"".join(flat.to_pylist())
     codes = np.frombuffer(raw, dtype=np.uint8).reshape(len(table), len(bundle.dtypes))
     features = {
-        name: _restored(table[name], dtype, np.ascontiguousarray(codes[:, i]))
+        name: Column.from_arrow(table[name], dtype, name, status=np.ascontiguousarray(codes[:, i]))
         for i, (name, dtype) in enumerate(bundle.dtypes.items())
     }
     views = {}
@@ -178,13 +187,6 @@ def from_table(bundle: Bundle, table: pa.Table) -> Served:
         {d.full_name: features[d.full_name] for d in bundle.derived},
         matrix,
         None if prediction.null_count == len(table) else prediction.to_numpy(),
-    )
-
-
-def _restored(values: pa.ChunkedArray, dtype: Dtype, status: npt.NDArray[np.uint8]) -> Column:
-    """A logged column under the statuses that were logged with it; a null whose status says otherwise is NULL."""
-    return Column.from_arrow(
-        values, dtype, "log", status=np.where(status == Status.PRESENT, 0, status).astype(np.uint8)
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from skewguard.answer import vector
 from skewguard.definitions import View
 from skewguard.findings import Example, Finding, Kind, Observed, Tap
+from skewguard.model import Model
 from skewguard.replay import Age, Pairs
 from skewguard.values import Array, Column, Dtype, Mask, Status, instant, same
 
@@ -29,19 +30,24 @@ class Comparison:
     values: int
 
 
-def compare(pairs: Pairs) -> Comparison:
-    """Hold every logged value against its truth, view by view, tap by tap."""
+def compare(pairs: Pairs, model: Model | None = None) -> Comparison:
+    """Hold every logged value against its truth, view by view, tap by tap.
+
+    With the `model` that answered, the predictions as well: each must be what it says of the logged vector.
+    """
     observed = [
         *_views(pairs),
         *_stored(pairs),
         *_derived(pairs),
         *_vector(pairs),
+        *_prediction(pairs, model),
         *_contracts(pairs),
     ]
     n = len(pairs)
     mismatched = np.zeros(n, dtype=bool)
     for one in observed:
-        mismatched |= one.rows
+        if one.finding.kind is not Kind.CONTRACT:  # both sides may well agree on a value that breaks it
+            mismatched |= one.rows
     unverifiable, lagged = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     for age in pairs.age.values():
         unverifiable |= (age == Age.UNVERIFIABLE) | (age == Age.UNANSWERED)
@@ -103,6 +109,19 @@ def _vector(pairs: Pairs) -> Iterator[Observed]:
             message = f"{name}: {count:,} of {len(pairs):,} values entered the model as something else than was served"
             examples = tuple(_example(pairs, a, b, r) for r in np.flatnonzero(rows)[:EXAMPLES])
             yield _observed(pairs, rows, (Kind.MISMATCH, name, message, Tap.MODEL_INPUT), examples)
+
+
+def _prediction(pairs: Pairs, model: Model | None) -> Iterator[Observed]:
+    """Predictions that the model does not give for the logged vector; a row of features alone has none."""
+    served = pairs.served.prediction
+    if model is None or served is None:
+        return
+    a, b = _float_column(served), _float_column(model.predict(pairs.served.vector))
+    rows = a.present & ~same(a, b, ulps=pairs.ulps)
+    if rows.any():
+        message = f"prediction: {int(rows.sum()):,} of {len(pairs):,} are not what the model says of the logged vector"
+        examples = tuple(_example(pairs, a, b, r) for r in np.flatnonzero(rows)[:EXAMPLES])
+        yield _observed(pairs, rows, (Kind.MISMATCH, "prediction", message, Tap.PREDICTION), examples)
 
 
 def _contracts(pairs: Pairs) -> Iterator[Observed]:

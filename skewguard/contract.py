@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 from skewguard.errors import DefinitionError
@@ -57,7 +58,7 @@ class Contract:
         known: dict[str, Any] = {}
         complaints = []
         for name, text in merged.items():
-            if name in _NOT_CONTRACT:
+            if name.partition(".")[0] in _NOT_CONTRACT:
                 continue
             if name not in _READERS:
                 complaints.append(f"{where}: unknown tag {PREFIX}{name}; known are {', '.join(sorted(_READERS))}")
@@ -103,6 +104,13 @@ def _not_negative(text: str) -> float:
     return number
 
 
+def _share(text: str) -> float:
+    number = _number(text)
+    if not 0 <= number <= 1:
+        raise ValueError("expected a share from 0 to 1")
+    return number
+
+
 _READERS: dict[str, tuple[str, Any]] = {
     "null": ("null", _null),
     "minimum": ("minimum", _number),
@@ -111,14 +119,26 @@ _READERS: dict[str, tuple[str, Any]] = {
     "rtol": ("rtol", _not_negative),
     "atol": ("atol", _not_negative),
     "max_lag": ("max_lag_us", microseconds),
-    "benign_rate": ("benign_rate", _not_negative),
+    "benign_rate": ("benign_rate", _share),
     "unit": ("unit", str),
     "owner": ("owner", str),
 }
-_NOT_CONTRACT = {"transforms"}  # read by definitions
+_NOT_CONTRACT = {"availability_lag", "transforms", "unproven"}  # read by definitions
 
 
-def contract(
+def lag_until_available(where: str, tags: Mapping[str, str]) -> int:
+    """How long after a row of a view became known the online store can serve it, in microseconds; 0 without the tag.
+
+    A view's alone. Raises `DefinitionError` for what is no duration.
+    """
+    text = tags.get(PREFIX + "availability_lag", "0s")
+    try:
+        return microseconds(text)
+    except DefinitionError as error:
+        raise DefinitionError(f"{where}: tag {PREFIX}availability_lag={text!r}: {error}") from error
+
+
+def contract(  # noqa: PLR0913  (one argument per promise)
     *,
     null: Literal["allowed", "refused"] | None = None,
     minimum: float | None = None,
@@ -127,15 +147,21 @@ def contract(
     rtol: float | None = None,
     atol: float | None = None,
     max_lag: str | None = None,
+    availability_lag: str | None = None,
     benign_rate: float | None = None,
     unit: str | None = None,
     owner: str | None = None,
 ) -> dict[str, str]:
     """The tags of a Feast view or field that say what it promises; only what is given is written.
 
+    Raises `DefinitionError` for what cannot be promised.
+
     >>> contract(max_lag="60s", null="refused")
     {'skewguard.null': 'refused', 'skewguard.max_lag': '60s'}
     """
+    piped = [value for value in values or () if "|" in value]
+    if piped:
+        raise DefinitionError(f"contract(...): the tag joins values by '|', and {piped[0]!r} holds one")
     given = {
         "null": null,
         "minimum": minimum,
@@ -144,12 +170,14 @@ def contract(
         "rtol": rtol,
         "atol": atol,
         "max_lag": max_lag,
+        "availability_lag": availability_lag,
         "benign_rate": benign_rate,
         "unit": unit,
         "owner": owner,
     }
     tags = {PREFIX + name: str(value) for name, value in given.items() if value is not None}
     Contract.from_tags("contract(...)", tags)
+    lag_until_available("contract(...)", tags)
     return tags
 
 
@@ -160,3 +188,20 @@ def transforms(*functions: str) -> dict[str, str]:
     {'skewguard.transforms': 'acme.features:gust_ratio'}
     """
     return {PREFIX + "transforms": " ".join(functions)}
+
+
+def unproven(function: str, *, reason: str, expires: str) -> dict[str, str]:
+    """The tag by which an on-demand view takes `function` although it is not proven, until the end of a day (UTC).
+
+    >>> unproven("gust_ratio", reason="vendor's model, replaced in spring", expires="2027-03-31")
+    {'skewguard.unproven.gust_ratio': "2027-03-31 vendor's model, replaced in spring"}
+    """
+    try:
+        day = date.fromisoformat(expires)
+    except ValueError:
+        day = None
+    if day is None or not reason.strip():
+        raise DefinitionError(
+            f"unproven({function!r}): expected a reason and a day such as 2027-03-31, got {reason!r}, {expires!r}"
+        )
+    return {f"{PREFIX}unproven.{function.rpartition(':')[2]}": f"{day} {reason.strip()}"}

@@ -7,7 +7,6 @@ no ASOF; every row of the key is looked at for every ask. Slow on purpose; made 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from skewguard.definitions import View
+from skewguard.definitions import Key, View
 from skewguard.errors import SourceError
 from skewguard.spine import Spine, ViewRows, expire
 from skewguard.values import NO_TIME, Column, Dtype, Status
@@ -32,7 +31,8 @@ def brute_force(view: View, spine: Spine, *, known: bool = True) -> ViewRows:
         zip(*([spine.keys[key.ask].value(i) for i in range(len(spine))] for key in view.keys), strict=True)
     ) or [()] * len(spine)
     table = _rows_of(view, asked)
-    keys = list(zip(*(table[key.column].to_pylist() for key in view.keys), strict=True)) or [()] * len(table)
+    columns_of_keys = [_key(table, key) for key in view.keys]
+    keys = [tuple(column.value(row) for column in columns_of_keys) for row in range(len(table))]
     event, created = _times(table, view.source.timestamp), _times(table, view.source.created)
     features = [Column.from_arrow(table[f.column], f.dtype, f.column) for f in view.features]
     by_key: dict[tuple[Any, ...], list[int]] = {}
@@ -76,13 +76,15 @@ def _times(table: pa.Table, name: str | None) -> npt.NDArray[np.int64]:
 def _rows_of(view: View, asked: Iterable[tuple[Any, ...]]) -> pa.Table:
     table = _read(view.source.path)
     for i, key in enumerate(view.keys):
-        wanted = sorted({ask[i] for ask in asked if ask[i] is not None})
-        values = pa.array(wanted, type=key.dtype.arrow).cast(table[key.column].type)
-        table = table.filter(pc.is_in(table[key.column], value_set=values))
+        wanted = pa.array({ask[i] for ask in asked if ask[i] is not None}, type=key.dtype.arrow)
+        table = table.filter(pc.is_in(_key(table, key).to_arrow(), value_set=wanted))
     return table
 
 
-@cache
+def _key(table: pa.Table, key: Key) -> Column:
+    return Column.from_arrow(table[key.column], key.dtype, key.column)
+
+
 def _read(path: str) -> pa.Table:
     try:
         return ds.dataset(Path(path), format="parquet").to_table()

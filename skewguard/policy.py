@@ -91,27 +91,29 @@ def load_policy(path: str | Path) -> Policy:
 def _settings(data: dict[str, Any], complaints: list[str]) -> dict[str, Any]:
     """The fields of `Policy` that [policy] gives."""
 
-    def take(name: str, kind: type | tuple[type, ...], default: Any) -> Any:
+    def take(name: str, what: str, kind: type | tuple[type, ...], default: Any) -> Any:
         value = data.pop(name, default)
         if not isinstance(value, kind) or isinstance(value, bool):
-            complaints.append(f"policy.{name}: expected {kind}, got {value!r}")
+            complaints.append(f"policy.{name}: expected {what}, got {value!r}")
             return default
         return value
 
-    governs = take("governs", list, [])
+    governs = take("governs", "a list", list, [])
     if not governs or not all(isinstance(name, str) for name in governs):
         complaints.append("policy.governs: expected a list of at least one registered model name")
-    evidence = take("evidence", list, ["shadow", "production"])
+    evidence = take("evidence", "a list", list, ["shadow", "production"])
+    if not evidence:
+        complaints.append(f"policy.evidence: expected at least one of {', '.join(EVIDENCE)}: else nothing ever passes")
     complaints += [f"policy.evidence: {e!r} is none of {', '.join(EVIDENCE)}" for e in evidence if e not in EVIDENCE]
-    rows = take("minimum_rows", int, 1000)
+    rows = take("minimum_rows", "a whole number", int, 1000)
     if rows < 1:
         complaints.append(f"policy.minimum_rows: expected at least 1, got {rows}: no evidence is never a PASS")
-    unverifiable = float(take("maximum_unverifiable", (int, float), 0.01))
+    unverifiable = float(take("maximum_unverifiable", "a number", (int, float), 0.01))
     if not 0 <= unverifiable < 1:
         complaints.append(f"policy.maximum_unverifiable: expected a share of rows in [0, 1), got {unverifiable}")
     valid = 0
     try:
-        valid = microseconds(take("verdict_valid_for", str, "7d"))
+        valid = microseconds(take("verdict_valid_for", "a duration such as 7d", str, "7d"))
     except DefinitionError as error:
         complaints.append(f"policy.verdict_valid_for: {error}")
     complaints += [f"policy.{name}: unknown setting" for name in data]
@@ -140,11 +142,16 @@ def _waiver(index: int, data: object, complaints: list[str]) -> Waiver | None:
     if not isinstance(data, dict):
         complaints.append(f"waiver {index + 1}: expected a section [[waiver]], got {data!r}")
         return None
-    missing = [name for name in ("kind", "feature", "reason", "expires") if not data.get(name)]
+    known = ("kind", "feature", "reason", "expires")
+    complaints += [f"waiver {index + 1}: {name}: unknown setting" for name in data if name not in known]
+    missing = [name for name in known if not data.get(name)]
     if missing:
         complaints.append(f"waiver {index + 1}: {', '.join(missing)} missing; a waiver says what, why and until when")
         return None
     if data["kind"] not in list(Kind) or type(data["expires"]) is not date:
-        complaints.append(f"waiver {index + 1}: kind must be one of {', '.join(Kind)} and expires a date")
+        complaints.append(
+            f"waiver {index + 1}: expected kind to be one of {', '.join(Kind)} and expires a date such as 2027-01-01, "
+            f"got {data['kind']!r} and {data['expires']}"
+        )
         return None
     return Waiver(Kind(data["kind"]), str(data["feature"]), str(data["reason"]), data["expires"])

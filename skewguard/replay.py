@@ -9,7 +9,7 @@ what was old. Old is legitimate (LAGGED) only where every newer row became known
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,9 @@ from skewguard.spine import Spine, ViewRows
 from skewguard.transforms import numeric_class
 from skewguard.values import NO_TIME, Array, Column, Mask, Status
 
-HEADER_FIELDS = ("build", "host", "evidence", "model_id", "model_digest", "bundle_digest", "numeric_class")
+HEADER_FIELDS = (
+    "build", "host", "evidence", "model_id", "model_digest", "snapshot_id", "bundle_digest", "numeric_class"
+)  # fmt: skip
 _ULPS_ACROSS_CLASSES = 4
 
 
@@ -76,19 +78,30 @@ def replay(reading: LogReading, snapshot: Snapshot, offline: OfflineStore, *, mo
     bundle = snapshot.bundle
     if not reading.rows:
         raise EvidenceError(f"the log at {reading.root} holds no row: nothing was served, or it was written elsewhere")
-    table = to_table(reading, header_fields=HEADER_FIELDS)
+    given = [name for name in HEADER_FIELDS if any(name in segment.header for segment in reading.segments)]
+    table = to_table(reading, header_fields=given)
     if model_digest is not None:
-        table = table.filter(pc.equal(table["h__model_digest"].cast(pa.string()), model_digest))
+        answered = (
+            table["h__model_digest"].cast(pa.string()) if "model_digest" in given else pa.nulls(len(table), pa.string())
+        )
+        table = table.filter(pc.equal(answered, model_digest))
         if not len(table):
             raise EvidenceError(f"no logged row was answered by the model with digest {model_digest[:12]}")
     table = table.sort_by([("event_timestamp", "ascending"), ("id", "ascending")])
-    labels = {name: np.array(table[f"h__{name}"].to_pylist(), dtype=object) for name in HEADER_FIELDS}
+    labels = {name: np.full(len(table), "", dtype=object) for name in HEADER_FIELDS}
+    for name in given:
+        labels[name] = np.array([value or "" for value in table[f"h__{name}"].to_pylist()], dtype=object)
     others = sorted(set(labels["bundle_digest"]) - {bundle.digest})
     if others:
         rows = int((labels["bundle_digest"] != bundle.digest).sum())
         raise EvidenceError(
             f"{rows:,} of {len(table):,} logged rows were served under other definitions ({others[0][:12]}) than the "
             f"snapshot's ({bundle.digest[:12]}): serve the snapshot's bundle, or train on today's"
+        )
+    foreign = sorted(set(labels["snapshot_id"]) - {"", snapshot.id})
+    if foreign:
+        raise EvidenceError(
+            f"the model that answered was trained on snapshot {foreign[0][:12]}, not {snapshot.id[:12]}: name that one"
         )
     served = from_table(bundle, table)
     spine = served.spine
@@ -98,7 +111,6 @@ def replay(reading: LogReading, snapshot: Snapshot, offline: OfflineStore, *, mo
         got, true = served.views[view.name], truth_rows[view.name]
         known_rows[view.name] = _as_known(view, spine, got, true, offline)
         age[view.name], lag[view.name] = _age(view, spine, got, true, known_rows[view.name], offline)
-    here = numeric_class()
     return Pairs(
         bundle,
         served,
@@ -108,8 +120,13 @@ def replay(reading: LogReading, snapshot: Snapshot, offline: OfflineStore, *, mo
         age,
         lag,
         labels,
-        0 if set(labels["numeric_class"]) == {here} else _ULPS_ACROSS_CLASSES,
+        ulps_to(labels["numeric_class"]),
     )
+
+
+def ulps_to(classes: Iterable[str]) -> int:
+    """How many units in the last place two sides may differ: none where all ran on this numeric class."""
+    return 0 if set(classes) == {numeric_class()} else _ULPS_ACROSS_CLASSES
 
 
 def _named(rows: ViewRows) -> Mask:

@@ -5,7 +5,7 @@ Users say `entity_df`, as in Feast; inside it is a Spine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from skewguard.errors import AskError, CastError
-from skewguard.values import Array, Column, Dtype, Status
+from skewguard.values import NO_TIME, Array, Column, Dtype, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def read_spine(
 
     `as_of` names the column of instants (timestamps with a time zone), `id_column` a string column that identifies
     each ask; without one, asks are numbered. Null keys are allowed (their answer is not_found); a missing column, a
-    naive or null instant and a value of another type raise `AskError`.
+    naive or null instant, a null id and a value of another type raise `AskError`.
     """
     wanted = [as_of, *keys, *request, *([id_column] if id_column else [])]
     missing = [name for name in wanted if name not in table.column_names]
@@ -61,6 +61,8 @@ def read_spine(
         raise AskError(as_of, f"expected instants with a time zone (timestamp[us, UTC]), got {kind}")
     if table[as_of].null_count:
         raise AskError(as_of, f"{table[as_of].null_count} asks have no instant")
+    if id_column and table[id_column].null_count:
+        raise AskError(id_column, f"{table[id_column].null_count} asks have no id")
     try:
         instants = Column.from_arrow(table[as_of], Dtype.TIMESTAMP, as_of)
         columns = {n: Column.from_arrow(table[n], dtype, n) for n, dtype in (*keys.items(), *request.items())}
@@ -103,6 +105,20 @@ class ViewRows:
             self.watermark[rows],
             {name: column.take(rows) for name, column in self.features.items()},
         )
+
+
+def assemble(n: int, dtypes: Mapping[str, Dtype], parts: Iterable[tuple[Array, ViewRows]]) -> ViewRows:
+    """Answers to some of n asks each, put at their places (integer indices); an ask in no part was not found."""
+    status = np.full(n, Status.NOT_FOUND, dtype=np.uint8)
+    event, created, watermark = (np.full(n, NO_TIME, dtype=np.int64) for _ in range(3))
+    columns = {name: Column.absent(dtype, n, Status.NOT_FOUND) for name, dtype in dtypes.items()}
+    for where, rows in parts:
+        status[where], event[where], created[where] = rows.status, rows.event, rows.created
+        watermark[where] = rows.watermark
+        for name, column in rows.features.items():
+            columns[name].values[where] = column.values
+            columns[name].status[where] = column.status
+    return ViewRows(status, event, created, watermark, columns)
 
 
 def expire(

@@ -89,7 +89,7 @@ _describe(Dtype.STRING, pa.string(), "")
 _describe(Dtype.TIMESTAMP, pa.timestamp("us", tz="UTC"), np.datetime64(0, "us"))
 
 
-def _accepts(dtype: Dtype, source: pa.DataType) -> bool:
+def accepts(dtype: Dtype, source: pa.DataType) -> bool:
     """Whether values of `source` may become `dtype` at all; losses are judged value by value."""
     types = pa.types
     if types.is_null(source):
@@ -116,7 +116,7 @@ def cast(values: pa.Array | pa.ChunkedArray, dtype: Dtype, where: str) -> pa.Arr
         array = pa.array([], type=array.type)
     if isinstance(array, pa.DictionaryArray):
         array = array.dictionary_decode()
-    if not _accepts(dtype, array.type):
+    if not accepts(dtype, array.type):
         raise CastError(
             f"{where}: expected {dtype}, got {array.type}. Declare the column's own type or fix the source."
         )
@@ -213,7 +213,7 @@ class Column:
         missing = np.asarray(array.is_null())
         own = np.where(missing, _NULL, _PRESENT)
         if status is not None:
-            own = np.where(status > _WITH_VALUE, status, own)
+            own = np.maximum(own, status)
         if missing.any():
             fill = pa.scalar(dtype.filler.item() if isinstance(dtype.filler, np.generic) else dtype.filler)
             fill = pa.scalar(0, pa.int64()).cast(dtype.arrow) if dtype is Dtype.TIMESTAMP else fill.cast(dtype.arrow)

@@ -8,8 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from skewguard.errors import EvidenceError
 from skewguard.findings import Example, Finding, Kind, Tap
 from skewguard.policy import Policy, Waiver
 
@@ -107,6 +109,14 @@ def finding_from_json(data: Mapping[str, Any]) -> Finding:
     )
 
 
+def load_findings(path: str | Path) -> list[Finding]:
+    """Findings from a JSON file, a list of what `asdict` gives; raises `EvidenceError` for anything else."""
+    try:
+        return [finding_from_json(finding) for finding in json.loads(Path(path).read_text())]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvidenceError(f"{path}: expected a JSON list of findings, got {error!r}") from error
+
+
 def judge(
     findings: Sequence[Finding],
     coverage: Coverage,
@@ -118,8 +128,9 @@ def judge(
 ) -> Verdict:
     """Rule on `findings`. `unexamined` are sentences on what could not be examined; any makes a PASS an UNKNOWN.
 
-    FAIL where a finding that is not waived exceeds its kind's limit, or a waiver is unused or has expired; else
-    UNKNOWN where the evidence is too thin or of a kind that the policy does not accept; else PASS.
+    FAIL where a finding that is not waived exceeds its kind's limit, or a waiver has expired, or is unused although
+    everything was examined; else UNKNOWN where the evidence is too thin or of a kind that the policy does not accept;
+    else PASS.
     """
     waived = [f for f in findings if _waiver_of(f, policy.waivers, now)]
     counted = [f for f in findings if f not in waived]
@@ -127,7 +138,7 @@ def judge(
     failures += [
         f"waiver for {w.kind} of {w.feature} is unused; take it out"
         for w in policy.waivers
-        if not any(_covers(w, f) for f in findings)
+        if not unexamined and not any(_covers(w, f) for f in findings)
     ]
     failures += [f"waiver for {w.kind} of {w.feature} expired on {w.expires}" for w in policy.waivers if _over(w, now)]
     doubts = list(unexamined)
@@ -138,8 +149,11 @@ def judge(
             f"{coverage.unverifiable:,} of {coverage.rows:,} rows are unverifiable, "
             f"the policy allows {policy.maximum_unverifiable:.2%}"
         )
-    if subject.evidence not in policy.evidence:
-        doubts.append(f"the evidence is of kind {subject.evidence!r}, the policy accepts {', '.join(policy.evidence)}")
+    doubts += [
+        f"the evidence is of kind {kind!r}, the policy accepts {', '.join(policy.evidence)}"
+        for kind in subject.evidence.split(", ")
+        if kind not in policy.evidence
+    ]
     if failures:
         ruling, reasons = Ruling.FAIL, failures + doubts
     elif doubts:

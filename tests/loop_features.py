@@ -1,4 +1,4 @@
-"""The transforms of the small world in `tests/loop.py`: a module of their own, because the server's process loads it."""
+"""The transforms of the small world in `tests/loop.py`; in a module of their own, which the server's process loads."""
 
 from typing import Any
 

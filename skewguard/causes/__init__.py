@@ -22,10 +22,15 @@ __all__ = ["Evidence", "Explanation", "explain"]
 
 
 def explain(observed: Observed, pairs: Pairs) -> Finding:
-    """The finding with its cause, the share of rows that this explains, and its slices."""
+    """The finding with its cause, the share of rows that this explains, and its slices.
+
+    A leak and a broken contract are told by their kind, and come back as they are.
+    """
     finding = observed.finding
-    if finding.kind not in (Kind.MISMATCH, Kind.STALE) or finding.rows < MINIMUM_ROWS:
+    if finding.kind not in (Kind.MISMATCH, Kind.STALE):
         return finding
+    if finding.rows < MINIMUM_ROWS:
+        return replace(finding, cause="unknown: too few rows to tell", cause_kind="unknown")
     where = slices(observed, pairs)
     evidence = Evidence.of(observed, pairs)
     found = [e for hypothesis in HYPOTHESES if (e := hypothesis(evidence)) is not None]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skewguard.answer import vector
 from skewguard.findings import Kind, Observed, Tap
 from skewguard.replay import Pairs
-from skewguard.values import Array, Column
+from skewguard.values import Array, Column, Dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,11 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The m rows behind one finding. `served` and `truth` are None for a finding about a whole view."""
+    """The m rows behind one finding. `served` and `truth` are None for a finding about a whole view.
+
+    At the model's input they are what entered it and what should have; after a transform, `truth` is the transform
+    run again.
+    """
 
     pairs: Pairs
     feature: str
@@ -39,17 +44,21 @@ class Evidence:
         if finding.kind is Kind.STALE or finding.feature not in pairs.bundle.dtypes:
             return cls(pairs, finding.feature, finding.feature, rows, None, None)
         served = pairs.served.feature(pairs.bundle, finding.feature).take(rows)
-        if finding.tap is Tap.TRANSFORM:
+        if finding.tap is Tap.MODEL_INPUT:
+            at = pairs.bundle.vector.index(finding.feature)
+            matrices = (pairs.served.vector, vector(pairs.bundle, pairs.served))
+            served, truth = (Column.build(Dtype.FLOAT64, m[rows, at], np.zeros(len(rows), np.uint8)) for m in matrices)
+        elif finding.tap is Tap.TRANSFORM:
             truth = pairs.recomputed[finding.feature].take(rows)
         else:
             truth = pairs.as_known.feature(pairs.bundle, finding.feature).take(rows)
         return cls(pairs, finding.feature, pairs.bundle.view_of.get(finding.feature), rows, served, truth)
 
     def numbers(self) -> tuple[Array, Array] | None:
-        """(served, truth) as float64 where both have a value, None for other dtypes or no such row."""
+        """(served, truth) as float64 where both have a finite value, None for other dtypes or no such row."""
         if self.served is None or self.truth is None or not self.served.dtype.is_numeric:
             return None
         both = self.served.present & self.truth.present
-        if not both.any():
-            return None
-        return self.served.values[both].astype(np.float64), self.truth.values[both].astype(np.float64)
+        served, truth = (column.values[both].astype(np.float64) for column in (self.served, self.truth))
+        finite = np.isfinite(served) & np.isfinite(truth)
+        return (served[finite], truth[finite]) if finite.any() else None

@@ -31,8 +31,10 @@ def explain(evidence: Evidence) -> Explanation | None:
         else:
             what = f"the writer of {view} ran up to {worst} behind (max_lag {_span(max_lag)})"
         return Explanation("stale", what, float(late_writer.sum() / len(rows)))
-    lag = _span(int(pairs.lag_us[view][rows].max()))
-    what = f"newer rows of {view} never reached the online store although its writer had passed them, up to {lag} old"
+    lag = int(pairs.lag_us[view][rows].max())
+    what = f"newer rows of {view} never reached the online store although its writer had passed them"
+    if lag:  # none where no row of the key ever did
+        what += f"; what was served is up to {_span(lag)} older"
     return Explanation("lost_write", what, float(stale.sum() / len(rows)))
 
 

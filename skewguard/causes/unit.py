@@ -25,19 +25,27 @@ _KNOWN = (
 )
 _RTOL = 1e-6
 _PAIRS = 64
+_POINTS = 3  # through two there is always a line
 
 
 def explain(evidence: Evidence) -> Explanation | None:
-    """A line through random pairs of rows that nine tenths of them lie on; known units by name."""
+    """A line through random pairs of rows that nine tenths of them lie on; known units by name.
+
+    A line says nothing where `served = truth` explains as much (the difference lies in the last digits), nor a fitted
+    one where a constant does.
+    """
     numbers = evidence.numbers()
     if numbers is None:
         return None
     served, truth = numbers
-    lines = [(a, b, name) for a, b, name in _KNOWN] + [(a, b, "") for a, b in _fits(served, truth)]
-    scored = [(_hits(served, truth, a, b), -i) for i, (a, b, _) in enumerate(lines)]
-    hits, negative = max(scored)
-    a, b, name = lines[-negative]
-    if hits < 0.9 * len(served) or (a == 1.0 and b == 0.0):
+    unchanged = _hits(served, truth, 1.0, 0.0)
+    constant = _hits(served, truth, 0.0, float(np.median(served)))
+    lines = [(a, b, name, unchanged) for a, b, name in _KNOWN]
+    lines += [(a, b, "", max(unchanged, constant)) for a, b in _fits(served, truth)]
+    scored = ((_hits(served, truth, a, b), floor, -i) for i, (a, b, _, floor) in enumerate(lines))
+    hits, negative = max(((hits, i) for hits, floor, i in scored if hits > floor), default=(0, 0))
+    a, b, name, _ = lines[-negative]
+    if hits < 0.9 * len(served):
         return None
     formula = f"served = truth x {a:.4g}" + (f" {'+' if b > 0 else '-'} {abs(b):.4g}" if b else "")
     if a == 1.0:
@@ -46,8 +54,9 @@ def explain(evidence: Evidence) -> Explanation | None:
 
 
 def _hits(served: Array, truth: Array, a: float, b: float) -> int:
-    expected = a * truth + b
-    return int((np.abs(served - expected) <= _RTOL * np.maximum(np.abs(served), np.abs(expected))).sum())
+    with np.errstate(all="ignore"):
+        expected = a * truth + b
+        return int((np.abs(served - expected) <= _RTOL * np.maximum(np.abs(served), np.abs(expected))).sum())
 
 
 def _fits(served: Array, truth: Array) -> list[tuple[float, float]]:
@@ -57,10 +66,13 @@ def _fits(served: Array, truth: Array) -> list[tuple[float, float]]:
     if nonzero.any():
         lines.append((float(np.median(served[nonzero] / truth[nonzero])), 0.0))
     lines.append((1.0, float(np.median(served - truth))))
+    if len(np.unique(truth)) < _POINTS:
+        return lines
     rng = np.random.default_rng(0)
     i, j = rng.integers(0, len(truth), (2, _PAIRS))
     apart = truth[i] != truth[j]
-    for p, q in zip(i[apart], j[apart], strict=True):
-        a = (served[p] - served[q]) / (truth[p] - truth[q])
-        lines.append((float(a), float(served[p] - a * truth[p])))
-    return [(a, b) for a, b in lines if a]
+    with np.errstate(all="ignore"):  # truths that are as good as the same
+        for p, q in zip(i[apart], j[apart], strict=True):
+            a = (served[p] - served[q]) / (truth[p] - truth[q])
+            lines.append((float(a), float(served[p] - a * truth[p])))
+    return lines

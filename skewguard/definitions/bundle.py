@@ -12,10 +12,10 @@ from typing import Any
 
 from skewguard.contract import Contract
 from skewguard.errors import DefinitionError
-from skewguard.transforms import Transform, fingerprint, load
+from skewguard.transforms import Transform, fingerprint, golden, load, prove
 from skewguard.values import Dtype
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A feature view. `ttl_us` None means that rows never expire. Durations in microseconds."""
+    """A feature view. `ttl_us` None means that rows never expire. Durations in microseconds.
+
+    `availability_lag_us`: how long after a row became known the online store can serve it.
+    """
 
     name: str
     keys: tuple[Key, ...]
@@ -56,6 +59,7 @@ class View:
     ttl_us: int | None
     max_lag_us: int
     source: Source
+    availability_lag_us: int = 0
 
     def full_name(self, feature: str) -> str:
         """The name of a feature in snapshots, log and answers: `view__feature`, as in Feast."""
@@ -72,7 +76,11 @@ class RequestField:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A feature that a transform computes. `inputs` are full names of stored features or names of request fields."""
+    """A feature that a transform computes. `inputs` are full names of stored features or names of request fields.
+
+    `fingerprint` identifies the transform's source, `graph` what it computes (empty where it is not proven, and then
+    `waived` says until when and why it is taken all the same), `golden` its values where the bundle was compiled.
+    """
 
     name: str
     view: str
@@ -81,6 +89,9 @@ class Derived:
     dtype: Dtype
     contract: Contract
     fingerprint: str
+    graph: str = ""
+    golden: str = ""
+    waived: str = ""
 
     @property
     def full_name(self) -> str:
@@ -90,7 +101,10 @@ class Derived:
 
 @dataclass(frozen=True)
 class Bundle:
-    """One feature service, compiled. `outputs` are the full names of its features, in the service's order."""
+    """One feature service, compiled. `outputs` are the full names of its features, in the service's order.
+
+    `numerics`: the numeric class of the machine that compiled it, whose values `Derived.golden` are.
+    """
 
     project: str
     service: str
@@ -98,6 +112,7 @@ class Bundle:
     request: tuple[RequestField, ...]
     derived: tuple[Derived, ...]
     outputs: tuple[str, ...]
+    numerics: str = ""
 
     @cached_property
     def keys(self) -> dict[str, Dtype]:
@@ -137,7 +152,7 @@ class Bundle:
         for derived in self.derived:
             function = load(derived.function)
             here = fingerprint(function)
-            if here != derived.fingerprint:
+            if here != derived.fingerprint and not (derived.graph and prove(function).graph == derived.graph):
                 complaints.append(
                     f"{derived.full_name}: the bundle was compiled from {derived.function} with fingerprint "
                     f"{derived.fingerprint}, the code here has {here}. Compile the bundle again, or deploy that code."
@@ -149,11 +164,26 @@ class Bundle:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) of the definitions: everything but where the sources lie."""
+        """sha256 (hex) of the definitions: not of where the sources lie, how a proven transform is written, and what a
+        machine makes of it."""
         data = self.to_json()
+        del data["numerics"]
         for view in data["views"]:
             del view["source"]["path"]
+            if not view["availability_lag_us"]:
+                del view["availability_lag_us"]
+        for derived in data["derived"]:
+            del derived["golden"]
+            if derived["graph"]:
+                del derived["fingerprint"]
         return hashlib.sha256(canonical(data)).hexdigest()
+
+    @cached_property
+    def other_values(self) -> tuple[str, ...]:
+        """Full names of derived features that compute other bits on this machine than where the bundle was compiled."""
+        return tuple(
+            spec.full_name for spec, function in self.transforms if spec.golden and golden(function) != spec.golden
+        )
 
     def view(self, name: str) -> View:
         """The view called `name`."""
@@ -197,6 +227,7 @@ class Bundle:
                 for d in data["derived"]
             ),
             outputs=tuple(data["outputs"]),
+            numerics=data["numerics"],
         )
 
 
@@ -211,6 +242,7 @@ def _view(data: Mapping[str, Any]) -> View:
         ttl_us=data["ttl_us"],
         max_lag_us=data["max_lag_us"],
         source=Source(**data["source"]),
+        availability_lag_us=data.get("availability_lag_us", 0),
     )
 
 

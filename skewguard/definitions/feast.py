@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 os.environ.setdefault("FEAST_USAGE", "False")
 
 from feast import FeatureStore, FileSource
 from feast import types as feast_types
+from feast.data_format import ParquetFormat
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_NAME
 
-from skewguard.contract import PREFIX, Contract
+from skewguard.contract import PREFIX, Contract, lag_until_available
 from skewguard.definitions.bundle import Bundle, Derived, Feature, Key, RequestField, Source, View
+from skewguard.definitions.proof import admit, waivers
 from skewguard.errors import DefinitionError, SkewguardError
-from skewguard.transforms import fingerprint, load
-from skewguard.values import Dtype
+from skewguard.transforms import Transform, fingerprint, load, numeric_class, run
+from skewguard.values import Column, Dtype, Status
 
 _DTYPES = {
     feast_types.Float64: Dtype.FLOAT64,
@@ -27,6 +33,101 @@ _DTYPES = {
     feast_types.String: Dtype.STRING,
     feast_types.UnixTimestamp: Dtype.TIMESTAMP,
 }
+
+
+def dtype_of(feast_type: Any) -> Dtype | None:
+    """The dtype that Feast's type is called here; None for lists, maps and what else skewguard computes nothing on."""
+    return _DTYPES.get(feast_type)
+
+
+def read_view(view: Any, projection: Any, features: Iterable[str], repo: Path, complaints: list[str]) -> View:
+    """Feast's feature view, seen through a projection, as a View of `features`; contracts are left at their defaults.
+
+    Relative paths are taken from `repo`. What skewguard cannot read is appended to `complaints`.
+    """
+    where = f"feature view {view.name}"
+    source = read_source(view.batch_source, repo, where, complaints)
+    back = mapped_from(view.batch_source)
+    fields = {field.name: field for field in view.features}
+    renamed = dict(projection.join_key_map)
+    columns = [column for column in view.entity_columns if column.name != DUMMY_ENTITY_ID]
+    entities = [entity for entity in view.entities if entity != DUMMY_ENTITY_NAME]
+    if len(columns) < len(entities):
+        complaints.append(
+            f"{where}: its join keys are {', '.join(column.name for column in columns) or 'unknown'}, its entities "
+            f"{', '.join(entities)}; name every join key in the view's schema"
+        )
+    keys = [
+        Key(back.get(key.name, key.name), renamed.get(key.name, key.name), _dtype(key, where, complaints))
+        for key in columns
+    ]
+    read = []
+    for name in features:
+        if name not in fields:
+            complaints.append(f"{where}: no feature {name!r}; it has {', '.join(fields)}")
+        else:
+            dtype = _dtype(fields[name], f"{where}: {name}", complaints)
+            read.append(Feature(name, back.get(name, name), dtype, Contract()))
+    return View(
+        name=projection.name_alias or view.name,
+        keys=tuple(sorted(keys, key=lambda key: key.column)),
+        features=tuple(read),
+        ttl_us=round(view.ttl.total_seconds() * 1_000_000) if view.ttl else None,
+        max_lag_us=Contract().max_lag_us,
+        source=source,
+    )
+
+
+def locate(path: str, repo: Path) -> str:
+    """Where a relative path (file, directory or glob) leads: below the repository, where Feast's own
+    `FileSource.get_uri_for_file_path` looks, else below the working directory, where its DuckDB store does.
+    """
+    path = without_scheme(path)
+    if "://" in path or Path(path).is_absolute():
+        return path
+    found = (str(root / path) for root in (repo, Path()) if any(root.glob(path)))
+    return next(found, path)
+
+
+def without_scheme(path: str) -> str:
+    """The path that a `file://` URI names; anything else as it is."""
+    return url2pathname(urlparse(path).path) if path.startswith("file://") else path
+
+
+def read_source(source: Any, repo: Path, where: str, complaints: list[str]) -> Source:
+    """Feast's data source as a Source, its columns by the names they have in the file."""
+    if not _is_parquet(source):
+        got = f"{type(source).__name__} {getattr(source, 'name', '')}".strip() if source else "no batch source"
+        complaints.append(
+            f"{where}: expected a FileSource over Parquet, or SparkSource(path=..., file_format='parquet'), got {got}"
+        )
+        return Source("", "", None)
+    if getattr(source, "s3_endpoint_override", "") or source.connection_ref:
+        complaints.append(f"{where}: s3_endpoint_override and connection_ref of a source are not supported")
+    back = mapped_from(source)
+    created, stamp = source.created_timestamp_column, source.timestamp_field
+    return Source(locate(source.path, repo), back.get(stamp, stamp), back.get(created, created) if created else None)
+
+
+def mapped_from(source: Any) -> dict[str, str]:
+    """The source's own column name behind every name that its field mapping gives."""
+    return {new: old for old, new in source.field_mapping.items()} if source else {}
+
+
+def _is_parquet(source: Any) -> bool:
+    if isinstance(source, FileSource):
+        return source.file_format is None or isinstance(source.file_format, ParquetFormat)
+    of_files = getattr(source, "path", None) and not getattr(source, "table_format", None)
+    return bool(of_files) and getattr(source, "file_format", None) == "parquet"
+
+
+def _dtype(field: Any, where: str, complaints: list[str]) -> Dtype:
+    dtype = dtype_of(field.dtype)
+    if dtype is None:
+        complaints.append(
+            f"{where}: dtype {field.dtype} of {field.name} is not supported; use {', '.join(map(str, _DTYPES))}"
+        )
+    return dtype or Dtype.FLOAT64
 
 
 def compile_service(repo: str | Path, service: str, feature_store_yaml: str | Path | None = None) -> Bundle:
@@ -57,6 +158,7 @@ class _Compiler:
     def __init__(self, store: FeatureStore) -> None:
         self.store = store
         self.complaints: list[str] = []
+        self.waived: dict[str, str] = {}
 
     def compile(self, name: str) -> Bundle:
         service = self.store.get_feature_service(name)
@@ -70,73 +172,75 @@ class _Compiler:
                 outputs += self._on_demand(on_demand[projection.name], projection, stored, derived, request)
             else:
                 view = self._view(self.store.get_feature_view(projection.name), projection)
-                stored[view.name] = _merge(stored.get(view.name), view)
+                self._add(stored, view)
                 outputs += [view.full_name(feature.name) for feature in projection.features]
+        derived = admit(derived, self.waived, self.complaints)
+        self._keys(name, stored, request)
         if self.complaints:
-            raise DefinitionError(self.complaints)
-        bundle = Bundle(
+            raise DefinitionError(list(dict.fromkeys(self.complaints)))
+        return Bundle(
             project=self.store.project,
             service=name,
             views=tuple(stored[view] for view in sorted(stored)),
             request=tuple(request[field] for field in sorted(request)),
             derived=tuple(derived[feature] for feature in sorted(derived)),
             outputs=tuple(outputs),
+            numerics=numeric_class(),
         )
+
+    def _add(self, stored: dict[str, View], view: View) -> None:
+        """A view that a service asks for and an on-demand view reads: all their features, in order of name."""
+        one = stored.get(view.name, view)
+        if replace(one, features=()) != replace(view, features=()):
+            self.complaints.append(
+                f"feature view {view.name} is asked for twice, under other keys or as another view; give one of the "
+                "two a name of its own: .with_name(...)"
+            )
+        features = {feature.name: feature for feature in (*one.features, *view.features)}
+        stored[view.name] = replace(view, features=tuple(features[name] for name in sorted(features)))
+
+    def _keys(self, service: str, stored: dict[str, View], request: dict[str, RequestField]) -> None:
         kinds: dict[str, Dtype] = {}
-        for key in (key for view in bundle.views for key in view.keys):
-            if kinds.setdefault(key.ask, key.dtype) is not key.dtype:
-                raise DefinitionError(
-                    f"service {name}: key {key.ask!r} is {kinds[key.ask]} in one view, {key.dtype} in another"
-                )
-        clashes = {r.name for r in bundle.request} & set(bundle.keys)
-        if clashes:
-            raise DefinitionError(f"service {name}: {', '.join(sorted(clashes))} is both a key and a request field")
-        return bundle
+        for view in stored.values():
+            for key in view.keys:
+                if kinds.setdefault(key.ask, key.dtype) is not key.dtype:
+                    self.complaints.append(
+                        f"service {service}: key {key.ask!r} is {kinds[key.ask]} in one view, {key.dtype} in another"
+                    )
+                if key.dtype.is_float:
+                    self.complaints.append(
+                        f"feature view {view.name}: key {key.column} is {key.dtype}, and nobody finds a float again; "
+                        "use Int64 or String"
+                    )
+        for name in sorted(request.keys() & kinds.keys()):
+            self.complaints.append(f"service {service}: {name} is both a key and a request field")
 
     def _view(self, view: Any, projection: Any) -> View:
         where = f"feature view {view.name}"
-        name = projection.name_alias or view.name
-        source = view.batch_source
+        found = len(self.complaints)
+        own = self._contract(where, view.tags)
+        shared = view.tags if len(self.complaints) == found else {}  # what is wrong with it is said once
+        tags = {field.name: field.tags for field in view.features}
         wanted = [feature.name for feature in projection.features]
-        fields = {field.name: field for field in view.features}
-        back = {new: old for old, new in source.field_mapping.items()}
-        renamed = dict(projection.join_key_map)
-        keys = [
-            Key(back.get(column.name, column.name), renamed.get(column.name, column.name), self._dtype(column, where))
-            for column in view.entity_columns
-        ]
+        read = read_view(view, projection, wanted, Path(self.store.repo_path), self.complaints)
         features = [
-            Feature(
-                feature,
-                back.get(feature, feature),
-                self._dtype(fields[feature], f"{where}: {feature}"),
-                self._contract(f"{where}: {feature}", view.tags, fields[feature].tags),
-            )
-            for feature in wanted
+            replace(feature, contract=self._contract(f"{where}: {feature.name}", shared, tags[feature.name]))
+            for feature in read.features
         ]
-        ttl = view.ttl
-        return View(
-            name=name,
-            keys=tuple(sorted(keys, key=lambda key: key.column)),
-            features=tuple(features),
-            ttl_us=round(ttl.total_seconds() * 1_000_000) if ttl else None,
-            max_lag_us=self._contract(where, view.tags).max_lag_us,
-            source=self._source(source, back, where),
-        )
+        lag = self._availability_lag(where, view)
+        return replace(read, features=tuple(features), max_lag_us=own.max_lag_us, availability_lag_us=lag)
 
-    def _source(self, source: Any, back: dict[str, str], where: str) -> Source:
-        path = source.path if isinstance(source, FileSource) else getattr(source, "path", None)
-        if not path or (not isinstance(source, FileSource) and getattr(source, "file_format", "") != "parquet"):
-            self.complaints.append(f"{where}: expected a FileSource over Parquet, got {type(source).__name__}")
-            return Source("", "", None)
-        root = Path(self.store.repo_path)
-        for candidate in (Path(path), root / path):  # Feast itself reads relative to the working directory
-            if candidate.exists():
-                path = str(candidate)
-                break
-        created = source.created_timestamp_column
-        stamp = source.timestamp_field
-        return Source(path, back.get(stamp, stamp), back.get(created, created) if created else None)
+    def _availability_lag(self, where: str, view: Any) -> int:
+        self.complaints += [
+            f"{where}: {field.name}: {PREFIX}availability_lag is a view's, not a field's: a row is served whole"
+            for field in view.features
+            if PREFIX + "availability_lag" in field.tags
+        ]
+        try:
+            return lag_until_available(where, view.tags)
+        except DefinitionError as error:
+            self.complaints += error.complaints
+            return 0
 
     def _on_demand(
         self,
@@ -147,19 +251,24 @@ class _Compiler:
         request: dict[str, RequestField],
     ) -> list[str]:
         where = f"on-demand view {view.name}"
-        inputs: dict[str, list[str]] = {}
+        inputs: dict[str, dict[str, Dtype]] = {}  # by the names that a parameter may have, what is meant
         for source in view.source_feature_view_projections.values():
             input_view = self._view(self.store.get_feature_view(source.name), source)
-            stored[input_view.name] = _merge(stored.get(input_view.name), input_view)
-            for feature in source.features:
-                inputs.setdefault(feature.name, []).append(input_view.full_name(feature.name))
-                inputs.setdefault(input_view.full_name(feature.name), []).append(input_view.full_name(feature.name))
-        for fields in view.source_request_sources.values():
-            for field in fields.schema:
-                request[field.name] = RequestField(field.name, self._dtype(field, where))
-                inputs.setdefault(field.name, []).append(field.name)
+            self._add(stored, input_view)
+            for feature in input_view.features:
+                full_name = input_view.full_name(feature.name)
+                inputs.setdefault(feature.name, {})[full_name] = feature.dtype
+                inputs[full_name] = {full_name: feature.dtype}
+        for field in self._asked(where, view, request):
+            inputs.setdefault(field.name, {})[field.name] = field.dtype
         functions = {ref.partition(":")[2]: ref for ref in view.tags.get(PREFIX + "transforms", "").split()}
         declared = {field.name: field for field in view.features}
+        for name, text in waivers(view.tags).items():
+            if name not in functions:
+                self.complaints.append(
+                    f"{where}: a tag takes {name!r} unproven, but no function of that name is in the tags"
+                )
+            self.waived[f"{view.name}__{name}"] = text
         outputs = []
         for feature in projection.features:
             if feature.name not in functions:
@@ -174,7 +283,17 @@ class _Compiler:
                 outputs.append(spec.full_name)
         return outputs
 
-    def _derived(self, view: Any, field: Any, reference: str, inputs: dict[str, list[str]]) -> Derived | None:
+    def _asked(self, where: str, view: Any, request: dict[str, RequestField]) -> list[RequestField]:
+        """What the on-demand view reads of the ask itself; one name is one dtype throughout a service."""
+        fields = [field for source in view.source_request_sources.values() for field in source.schema]
+        asked = [RequestField(field.name, _dtype(field, where, self.complaints)) for field in fields]
+        for field in asked:
+            other = request.setdefault(field.name, field)
+            if other != field:
+                self.complaints.append(f"{where}: request field {field.name} is {field.dtype}, elsewhere {other.dtype}")
+        return asked
+
+    def _derived(self, view: Any, field: Any, reference: str, inputs: dict[str, dict[str, Dtype]]) -> Derived | None:
         where = f"on-demand view {view.name}: {field.name}"
         try:
             function = load(reference)
@@ -182,30 +301,30 @@ class _Compiler:
         except SkewguardError as error:
             self.complaints.append(f"{where}: {error}")
             return None
-        refs = []
+        refs: dict[str, tuple[str, Dtype]] = {}
         for parameter, _ in function.inputs:
-            found = inputs.get(parameter, [])
+            found = inputs.get(parameter, {})
             if len(found) != 1:
-                ways = f"several: {', '.join(found)}; use the full name" if found else f"none of {', '.join(inputs)}"
+                ways = (
+                    f"several: {', '.join(sorted(found))}; use the full name"
+                    if found
+                    else f"none of {', '.join(inputs)}"
+                )
                 self.complaints.append(f"{where}: parameter {parameter!r} of {reference} is {ways}")
             else:
-                refs.append(found[0])
+                refs[parameter] = next(iter(found.items()))
+        dtype = _dtype(field, where, self.complaints)
+        if len(refs) == len(function.inputs):
+            self.complaints += _mistyped(where, function, {name: kind for name, (_, kind) in refs.items()}, dtype)
         return Derived(
             field.name,
             view.name,
             reference,
-            tuple(refs),
-            self._dtype(field, where),
+            tuple(ref for ref, _ in refs.values()),
+            dtype,
             self._contract(where, view.tags, field.tags),
             digest,
         )
-
-    def _dtype(self, field: Any, where: str) -> Dtype:
-        if field.dtype not in _DTYPES:
-            self.complaints.append(
-                f"{where}: dtype {field.dtype} of {field.name} is not supported; use {', '.join(map(str, _DTYPES))}"
-            )
-        return _DTYPES.get(field.dtype, Dtype.FLOAT64)
 
     def _contract(self, where: str, *tags: dict[str, str]) -> Contract:
         try:
@@ -215,7 +334,16 @@ class _Compiler:
             return Contract()
 
 
-def _merge(one: View | None, other: View) -> View:
-    """A view that a service asks for and an on-demand view reads: all their features, in order of name."""
-    features = {feature.name: feature for feature in (*(one.features if one else ()), *other.features)}
-    return replace(other, features=tuple(features[name] for name in sorted(features)))
+_NARROWED = {(Dtype.FLOAT64, Dtype.FLOAT32), (Dtype.INT64, Dtype.INT32)}
+
+
+def _mistyped(where: str, function: Transform, inputs: dict[str, Dtype], dtype: Dtype) -> list[str]:
+    """What of a transform's types does not fit what it is declared to read and to give."""
+    complaints = []
+    try:
+        run(function, {name: Column.absent(kind, 0, Status.NULL) for name, kind in inputs.items()})
+    except DefinitionError as error:
+        complaints.append(f"{where}: {error}")
+    if function.output is not dtype and (function.output, dtype) not in _NARROWED:
+        complaints.append(f"{where}: declared {dtype}, {function.reference} returns {function.output}")
+    return complaints

@@ -6,17 +6,18 @@ digest identifies all of it. Which types the file may bring is the reader's list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from skewguard.errors import ModelError
-from skewguard.model.folder import FEATURES_KEY, ModelFolder, model_digest
+from skewguard.model.folder import FEATURES_KEY, SNAPSHOT_KEY, ModelFolder, model_digest
 
-__all__ = ["FEATURES_KEY", "TRUSTED_TYPES", "Model", "load_model", "model_digest"]
+__all__ = ["FEATURES_KEY", "SNAPSHOT_KEY", "TRUSTED_TYPES", "Model", "load_model", "model_digest"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,13 +33,32 @@ TRUSTED_TYPES = (
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded model. `digest` identifies its folder, `features` the columns of a vector where recorded."""
+    """A loaded model. `digest` identifies its folder, `features` the columns of a vector where recorded.
+
+    `snapshot_id` is the snapshot that it was trained on, empty where that was not recorded.
+    """
 
     digest: str
     model_id: str
     width: int
     features: tuple[str, ...] | None
     _predict: Callable[[Floats], Floats] = field(repr=False, compare=False)
+    snapshot_id: str = ""
+
+    def check(self, vector: Sequence[str]) -> None:
+        """Raise `ModelError` unless the model was fitted on the columns named in `vector`, in that order."""
+        if self.features is not None and tuple(vector) != self.features:
+            pairs = zip_longest(self.features, vector, fillvalue="nothing")
+            at, (fitted, given) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+            raise ModelError(
+                f"model {self.model_id}: column {at} of its vector is {fitted}, the bundle's is {given}. "
+                "It was fitted on other features: name the bundle that it was trained with, or train it again."
+            )
+        if len(vector) != self.width:
+            raise ModelError(
+                f"model {self.model_id}: expected a vector of {self.width} features, the bundle's has {len(vector)}. "
+                "The bundle's features are not those of this model."
+            )
 
     def predict(self, vector: Floats) -> Floats:
         """Shape (n, width) to (n,): the positive class's probability, or a regressor's value.
@@ -78,4 +98,4 @@ def load_model(
             f"{folder}: MLmodel records {len(features)} features, the model was fitted on {loaded.width}. "
             "Log the model again with the names of the columns it was fitted on."
         )
-    return Model(found.digest, found.model_id, loaded.width, features, loaded.predict)
+    return Model(found.digest, found.model_id, loaded.width, features, loaded.predict, found.snapshot_id)

@@ -13,6 +13,7 @@ from typing import Any
 from skewguard.errors import MissingExtra, ModelError
 
 FEATURES_KEY = "skewguard.features"
+SNAPSHOT_KEY = "skewguard.snapshot"
 """Where MLmodel's metadata holds the names of the vector's columns, in order."""
 
 _DESCRIPTION = "MLmodel"
@@ -92,6 +93,11 @@ class ModelFolder:
     def model_id(self) -> str:
         """The logged model's id, empty where the folder was saved without one."""
         return str(self.description.get("model_id") or "")
+
+    @property
+    def snapshot_id(self) -> str:
+        """The snapshot that the model was trained on, as recorded in the metadata; empty where it was not."""
+        return str((self.description.get("metadata") or {}).get(SNAPSHOT_KEY) or "")
 
     def model_file(self) -> bytes:
         """The model file; raises `ModelError` unless it is a scikit-learn model in skops format."""

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from skewguard.definitions import View
 from skewguard.errors import LayoutError
-from skewguard.values import Array, Column, Dtype, Status
+from skewguard.values import NO_TIME, Array, Column, Dtype, Status
 
 FORMAT = 1
 ORDER = slice(9, 25)
@@ -127,27 +127,33 @@ class Unpacked:
 
 
 def unpack(layout: Layout, rows: Sequence[bytes]) -> Unpacked:
-    """Read rows that were all packed in `layout`; raises `LayoutError` for a row that is too short."""
+    """Read rows that were all packed in `layout`; raises `LayoutError` for a row that is cut off or too long."""
     size = layout.record.itemsize
     for row in rows:
         if len(row) < size:
             raise LayoutError(f"packed row: expected at least {size} bytes, got {len(row)}")
     fixed = np.frombuffer(b"".join(row[:size] for row in rows), dtype=layout.record)
     columns = {}
-    at = [size] * len(rows) if layout.strings else []
+    at = [size] * len(rows)
     for i, (name, dtype) in enumerate(zip(layout.names, layout.dtypes, strict=True)):
         status = np.where(fixed[f"n{i}"], np.uint8(Status.NULL), np.uint8(Status.PRESENT))
         raw: Array = fixed[f"v{i}"]
         if dtype is Dtype.STRING:
             values = np.empty(len(rows), dtype=object)
             for j, (row, length) in enumerate(zip(rows, raw.tolist(), strict=True)):
-                values[j] = row[at[j] : at[j] + length].decode()
+                try:
+                    values[j] = row[at[j] : at[j] + length].decode()
+                except UnicodeDecodeError as error:
+                    raise LayoutError(f"packed row: {name} is no UTF-8: {error}") from error
                 at[j] += length
         elif dtype is Dtype.TIMESTAMP:
             values = np.ascontiguousarray(raw).view("datetime64[us]")
         else:
             values = raw.astype(dtype.numpy)
         columns[name] = Column.build(dtype, values, status)
+    for row, end in zip(rows, at, strict=True):
+        if len(row) != end:
+            raise LayoutError(f"packed row: expected {end} bytes, got {len(row)}")
     return Unpacked(
         (fixed["event"].astype(np.uint64) ^ _BIAS).view(np.int64),
         (fixed["created"].astype(np.uint64) ^ _BIAS).view(np.int64),
@@ -194,6 +200,11 @@ def watermark_key(project: str, view: str) -> bytes:
     return _prefix(b"w", project, view)
 
 
+def watermark_of(value: bytes | None) -> int:
+    """The known time that stands there, `NO_TIME` where nothing does that can be read."""
+    return int(struct.unpack(">q", value)[0]) if value and len(value) == 8 else NO_TIME
+
+
 def layout_key(project: str, digest: bytes) -> bytes:
     """Where a layout stands."""
     return _prefix(b"l", project, digest.hex())
@@ -201,8 +212,14 @@ def layout_key(project: str, digest: bytes) -> bytes:
 
 def prefixes(project: str) -> tuple[bytes, ...]:
     """What every key of a project begins with, one prefix per kind of key."""
-    return tuple(_prefix(kind, project, "")[:-1] for kind in (b"r", b"w", b"l"))
+    return tuple(b"sg1" + kind + _part(project) for kind in (b"r", b"w", b"l"))
 
 
 def _prefix(kind: bytes, project: str, name: str) -> bytes:
-    return b"sg1" + kind + b":" + project.encode() + b":" + name.encode() + b":"
+    return b"sg1" + kind + _part(project) + _part(name)
+
+
+def _part(text: str) -> bytes:
+    """Length-prefixed: no name is the beginning of another one, whatever signs it holds."""
+    encoded = text.encode()
+    return b":%d:%b" % (len(encoded), encoded)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import numpy as np
 
-from skewguard.definitions import Bundle, View
+from skewguard.definitions import Bundle, Feature, View
 from skewguard.errors import CastError, LayoutError, StoreUnavailable
-from skewguard.online.layout import FORMAT, Layout, Unpacked, layout_key, row_key, row_keys, unpack, watermark_key
+from skewguard.online.layout import (
+    FORMAT,
+    Layout,
+    layout_key,
+    row_key,
+    row_keys,
+    unpack,
+    watermark_key,
+    watermark_of,
+)
 from skewguard.online.store import OnlineStore
-from skewguard.spine import Spine, ViewRows, expire
-from skewguard.values import NO_TIME, Column, Dtype, Status
+from skewguard.spine import Spine, ViewRows, assemble, expire
+from skewguard.values import NO_TIME, Column, Status
 
 
 class Lookup:
@@ -32,7 +40,7 @@ class Lookup:
         asked = [key for key in keys if key is not None]
         values = iter(self.store.mget([*asked, *self._marks]))
         blobs = [next(values) if key is not None else None for key in keys]
-        marks = [_watermark(value) for value in values]
+        marks = [watermark_of(value) for value in values]
         n = len(spine)
         return {
             view.name: self._view(view, spine, blobs[i * n : (i + 1) * n], marks[i])
@@ -47,7 +55,7 @@ class Lookup:
     def _view(self, view: View, spine: Spine, blobs: Sequence[bytes | None], watermark: int) -> ViewRows:
         n = len(spine)
         answers = [(where, self._group(view, digest, [blobs[i] for i in where])) for digest, where in _by_layout(blobs)]
-        rows = answers[0][1] if len(answers) == 1 else _spread(view, n, answers)
+        rows = answers[0][1] if len(answers) == 1 else _together(view, n, answers)
         status = expire(rows.status, rows.event, spine.as_of, view.ttl_us)
         features = rows.features
         if status is not rows.status and (status != rows.status).any():
@@ -59,26 +67,19 @@ class Lookup:
 
     def _group(self, view: View, digest: bytes, blobs: Sequence[bytes | None]) -> ViewRows:
         """The rows of one layout, or of none: found, not found, or an error; never a guess."""
-        n = len(blobs)
-        rows = self._unpack(digest, [blob for blob in blobs if blob is not None]) if digest else None
-        if rows is None:
-            status = Status.ERROR if digest else Status.NOT_FOUND
-            times = np.full(n, NO_TIME, dtype=np.int64)
-            absent = {f.name: Column.absent(f.dtype, n, status) for f in view.features}
-            return ViewRows(np.full(n, status, dtype=np.uint8), times, times, times, absent)
-        found = np.zeros(n, dtype=np.uint8)
-        features = {f.name: _as_declared(rows, f.name, f.dtype, n) for f in view.features}
-        return ViewRows(found, rows.event, rows.created, rows.available, features)
-
-    def _unpack(self, digest: bytes, rows: list[bytes]) -> Unpacked | None:
-        """Rows of a known layout, None where no layout explains the bytes: an error, never a guess."""
-        layout = self._layout(digest)
+        layout = self._layout(digest) if digest else None
         if layout is None:
-            return None
+            return _absent(view, len(blobs), Status.ERROR if digest else Status.NOT_FOUND)
         try:
-            return unpack(layout, rows)
-        except (LayoutError, UnicodeDecodeError):
-            return None
+            rows = unpack(layout, [blob for blob in blobs if blob is not None])
+        except LayoutError:
+            if len(blobs) == 1:
+                return _absent(view, 1, Status.ERROR)
+            # one torn row says nothing about the others
+            return _together(view, len(blobs), [([i], self._group(view, digest, [b])) for i, b in enumerate(blobs)])
+        found = np.zeros(len(blobs), dtype=np.uint8)
+        features = {f.name: _declared(rows.features.get(f.name), f, len(blobs)) for f in view.features}
+        return ViewRows(found, rows.event, rows.created, rows.available, features)
 
     def _layout(self, digest: bytes) -> Layout | None:
         if digest not in self._layouts:
@@ -95,7 +96,7 @@ class Lookup:
     def ready(self) -> None:
         """Raise `StoreUnavailable` unless the store answers and every view has been written to it."""
         for view, value in zip(self.bundle.views, self.store.mget(self._marks), strict=True):
-            if value is None:
+            if watermark_of(value) == NO_TIME:
                 raise StoreUnavailable(f"view {view.name} was never materialized to {self.store.url}")
 
 
@@ -108,35 +109,29 @@ def _by_layout(blobs: Sequence[bytes | None]) -> list[tuple[bytes, list[int]]]:
 
 
 def _digest(blob: bytes) -> bytes:
-    return blob[1:9] if blob[:1] == bytes([FORMAT]) else b"?"
+    return blob[1:9] if blob[:1] == bytes([FORMAT]) and len(blob) > 9 else b"?"
 
 
-def _spread(view: View, n: int, answers: Sequence[tuple[list[int], ViewRows]]) -> ViewRows:
-    """Answers of several layouts, each at its place."""
-    status = np.zeros(n, dtype=np.uint8)
-    event = np.full(n, NO_TIME, dtype=np.int64)
-    created = event.copy()
-    features = {f.name: Column.absent(f.dtype, n, Status.NOT_FOUND) for f in view.features}
-    for where, rows in answers:
-        status[where], event[where], created[where] = rows.status, rows.event, rows.created
-        for name, column in rows.features.items():
-            features[name].values[where] = column.values
-            features[name].status[where] = column.status
-    return ViewRows(status, event, created, event, features)
+def _absent(view: View, n: int, status: Status) -> ViewRows:
+    times = np.full(n, NO_TIME, dtype=np.int64)
+    features = {f.name: Column.absent(f.dtype, n, status) for f in view.features}
+    return ViewRows(np.full(n, status, dtype=np.uint8), times, times, times, features)
 
 
-def _as_declared(rows: Unpacked, name: str, dtype: Dtype, n: int) -> Column:
+def _together(view: View, n: int, answers: Sequence[tuple[list[int], ViewRows]]) -> ViewRows:
+    dtypes = {feature.name: feature.dtype for feature in view.features}
+    return assemble(n, dtypes, ((np.array(where, dtype=np.int64), rows) for where, rows in answers))
+
+
+def _declared(column: Column | None, feature: Feature, n: int) -> Column:
     """The feature under today's declaration; a feature that an older layout lacks was not found then."""
-    column = rows.features.get(name)
     if column is None:
-        return Column.absent(dtype, n, Status.NOT_FOUND)
-    if column.dtype is dtype:
+        return Column.absent(feature.dtype, n, Status.NOT_FOUND)
+    if column.dtype is feature.dtype:
         return column
     try:
-        return Column.from_arrow(column.to_arrow(), dtype, name)
+        return Column.from_arrow(column.to_arrow(), feature.dtype, feature.name)
     except CastError:
-        return Column.absent(dtype, n, Status.ERROR)
-
-
-def _watermark(value: bytes | None) -> int:
-    return int(struct.unpack(">q", value)[0]) if value and len(value) == 8 else NO_TIME
+        if n == 1:
+            return Column.absent(feature.dtype, 1, Status.ERROR)
+        return Column.concat([_declared(column.take(np.array([i])), feature, 1) for i in range(n)])

@@ -38,7 +38,7 @@ class RedisStore:
     """A Redis server, asked with a short deadline (seconds): a stalled store is an error, not a hang."""
 
     def __init__(self, url: str, *, deadline: float = 1.0) -> None:
-        self.url = url
+        self.url = _safe(url)  # it ends up in messages, and those in answers
         self._redis: Any = redis.Redis.from_url(
             url,
             socket_timeout=deadline,
@@ -50,7 +50,7 @@ class RedisStore:
         try:
             self._redis.ping()
         except redis.RedisError as error:
-            raise StoreUnavailable(f"online store {_safe(url)}: does not answer: {error}") from error
+            raise StoreUnavailable(f"online store {self.url}: does not answer: {error}") from error
 
     def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of `keys`, in order: one MGET, hence one consistent reading."""
@@ -59,7 +59,7 @@ class RedisStore:
         try:
             return list(self._redis.mget(keys))
         except redis.RedisError as error:
-            raise StoreUnavailable(f"online store {_safe(self.url)}: {error}") from error
+            raise StoreUnavailable(f"online store {self.url}: {error}") from error
 
     def write(self, rows: Sequence[tuple[bytes, bytes]], meta: Mapping[bytes, bytes]) -> None:
         """Rows by a script that compares and sets in one step, then meta."""
@@ -70,7 +70,7 @@ class RedisStore:
             if meta:
                 self._redis.mset(dict(meta))
         except redis.RedisError as error:
-            raise StoreUnavailable(f"online store {_safe(self.url)}: not everything was written: {error}") from error
+            raise StoreUnavailable(f"online store {self.url}: not everything was written: {error}") from error
 
     def clear(self, project: str) -> None:
         """Delete the project's keys, found by SCAN."""
@@ -81,7 +81,7 @@ class RedisStore:
                 for at in range(0, len(keys), _CHUNK):
                     self._redis.unlink(*keys[at : at + _CHUNK])
         except redis.RedisError as error:
-            raise StoreUnavailable(f"online store {_safe(self.url)}: not cleared: {error}") from error
+            raise StoreUnavailable(f"online store {self.url}: not cleared: {error}") from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -89,6 +89,6 @@ class RedisStore:
 
 
 def _safe(url: str) -> str:
-    """The URL without a password."""
-    scheme, _, rest = url.partition("://")
+    """The URL without a password, which may also stand in its query."""
+    scheme, _, rest = url.partition("?")[0].partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,8 +74,9 @@ class SqliteStore:
             raise StoreUnavailable(f"online store {self.url}: not cleared: {error}") from error
 
     def _abandon(self) -> None:
-        if self._con.in_transaction:
-            self._con.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # a closed connection has nothing to roll back
+            if self._con.in_transaction:
+                self._con.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the connection."""

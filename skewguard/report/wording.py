@@ -29,6 +29,7 @@ TAPS = {
 EVIDENCE = {
     "shadow": "the candidate answered these requests itself before it is registered",
     "production": "requests that production answered",
+    "batch": "predictions computed in batch from the offline sources, which say nothing about the online path",
     "probe": "keys sampled from the store, asked online and offline",
 }
 _TURNS_TEXT = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

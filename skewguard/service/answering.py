@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -18,8 +19,10 @@ from skewguard.errors import AskError, LogError, StoreUnavailable
 from skewguard.model import Model
 from skewguard.online import Lookup
 from skewguard.service.asks import parse_ask
-from skewguard.values import Status
+from skewguard.spine import Spine, ViewRows
+from skewguard.values import NO_TIME, Status
 
+_ERROR = int(Status.ERROR)  # statuses are bytes: looked for in all of a view's at once
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -78,20 +81,35 @@ class Answering:
             raise AskError("as_of", "this server answers as of its own clock; leave as_of out")
         now = self.clock() if as_of is None else (as_of - _EPOCH) // timedelta(microseconds=1)
         spine = parse_ask(self.bundle, entities, request_id or uuid.uuid4().hex, now)
-        try:
-            served = answer(self.bundle, spine, self.lookup.answer(spine), model)
-        except StoreUnavailable as error:
-            raise Unanswered(503, "store_unavailable", str(error)) from error
-        failed = [view for view, rows in served.views.items() if rows.status[0] == Status.ERROR]
-        if failed:
-            reason = f"the online store holds rows of {', '.join(failed)} that no known layout explains"
-            raise Unanswered(503, "store_unreadable", reason)
+        served = answer(self.bundle, spine, self._look_up(spine), model)
+        if served.prediction is not None and not np.isfinite(served.prediction[0]):
+            raise Unanswered(503, "model_unavailable", f"the model gave {served.prediction[0]}, which is no prediction")
         try:
             self.log.append(to_batch(self.bundle, served, self.schema))
         except LogError as error:
             raise Unanswered(503, "log_unavailable", str(error)) from error
         self._observe(served)
         return served
+
+    def _look_up(self, spine: Spine) -> Mapping[str, ViewRows]:
+        """What the store holds; raises `Unanswered` rather than let nulls stand for what it did not say."""
+        try:
+            views = self.lookup.answer(spine)
+        except StoreUnavailable as error:
+            raise Unanswered(503, "store_unavailable", str(error)) from error
+        empty = [view for view, rows in views.items() if rows.watermark[0] == NO_TIME]
+        if empty:
+            reason = f"{', '.join(empty)} never materialized to the online store {self.lookup.store.url}"
+            raise Unanswered(503, "store_unavailable", reason)
+        failed = [
+            view
+            for view, rows in views.items()
+            if _ERROR in b"".join([rows.status.data, *(column.status.data for column in rows.features.values())])
+        ]
+        if failed:
+            reason = f"the online store holds rows of {', '.join(failed)} that no known layout explains"
+            raise Unanswered(503, "store_unreadable", reason)
+        return views
 
     def check(self) -> None:
         """Raise `Unanswered` unless the store holds every view and the log can be written."""

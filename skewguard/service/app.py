@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skewguard.answer import Log, Served
@@ -19,6 +23,7 @@ from skewguard.errors import AskError
 from skewguard.model import Model
 from skewguard.online import Lookup
 from skewguard.service.answering import Answering, Unanswered
+from skewguard.service.asks import instant_of
 from skewguard.values import Column, Dtype, Status, instant
 
 
@@ -29,11 +34,11 @@ class Ask(BaseModel):
 
     entities: dict[str, Any] = Field(description="Entity keys and request fields, side by side.")
     request_id: str | None = Field(default=None, min_length=1, max_length=128)
-    as_of: AwareDatetime | None = None
+    as_of: str | None = Field(default=None, json_schema_extra={"format": "date-time"})  # read as a request field is
 
 
 class Features(BaseModel):
-    """The features of one ask. A value is null where its status is not `present`."""
+    """The features of one ask. A value is null where its status is not `present`, and "Infinity" where it is that."""
 
     request_id: str
     service: str
@@ -79,9 +84,12 @@ def create_app(
     """The application for one bundle. `clock` gives microseconds UTC.
 
     `accept_as_of` lets a request name its own instant (replaying history); otherwise naming one is a 422. Raises
-    `DefinitionError` where the transforms here are not those that the bundle was compiled from.
+    `DefinitionError` where the transforms here are not those that the bundle was compiled from, and `ModelError` for a
+    model that was fitted on other features.
     """
     _ = bundle.transforms  # loaded and checked now, not in the first request
+    if model is not None:
+        model.check(bundle.vector)
     answering = Answering(bundle, lookup, log, model, accept_as_of, clock)
     app = FastAPI(title=f"skewguard: {bundle.service}", version="1", docs_url="/docs", redoc_url=None)
     app.add_middleware(_Measured, answering=answering)
@@ -101,7 +109,7 @@ def _questions(app: FastAPI, answering: Answering) -> None:
     async def features(service: str, ask: Ask) -> Response:
         """The features of one ask, with the status of each."""
         known(service)
-        served = answering.serve(ask.entities, ask.request_id, ask.as_of, None)
+        served = answering.serve(ask.entities, ask.request_id, _as_of(ask), None)
         columns = {name: served.feature(answering.bundle, name) for name in answering.bundle.outputs}
         body = {
             "features": {name: _plain(column) for name, column in columns.items()},
@@ -116,7 +124,7 @@ def _questions(app: FastAPI, answering: Answering) -> None:
         model = answering.model
         if model is None:
             raise Unanswered(503, "model_unavailable", "this server was started without a model; use /features")
-        served = answering.serve(ask.entities, ask.request_id, ask.as_of, model)
+        served = answering.serve(ask.entities, ask.request_id, _as_of(ask), model)
         columns = {name: served.feature(answering.bundle, name) for name in answering.bundle.vector}
         prediction = served.prediction
         body = {
@@ -183,8 +191,24 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
+        if isinstance(error.body, bytes):  # not read as JSON, because it does not call itself that
+            return _no_json("expected JSON with the header Content-Type: application/json")
         # without the input: it may hold what JSON cannot say, and what a log should not
         return JSONResponse({"detail": [{k: e[k] for k in ("type", "loc", "msg")} for e in error.errors()]}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def unreadable(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # FastAPI's word for JSON that Python gives up on: too deep, or too many digits
+            return _no_json("expected JSON, nested no deeper and with no longer numbers than anybody needs")
+        return await http_exception_handler(request, error)
+
+
+def _no_json(message: str) -> Response:
+    return JSONResponse({"detail": [{"type": "json_invalid", "loc": ["body"], "msg": message}]}, 422)
+
+
+def _as_of(ask: Ask) -> datetime | None:
+    return None if ask.as_of is None else instant_of("as_of", ask.as_of)
 
 
 def _head(served: Served, service: str) -> dict[str, Any]:
@@ -195,6 +219,8 @@ def _plain(column: Column) -> Any:
     value = column.value(0)
     if value is not None and column.dtype is Dtype.TIMESTAMP:
         return instant(int(column.values.view("int64")[0]))
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -46,24 +46,31 @@ def _column(name: str, dtype: Dtype, value: Any) -> Column:
         raise AskError(name, f"expected {dtype}, got {value}")
     if dtype is Dtype.TIMESTAMP and isinstance(value, str):
         value = instant_of(name, value)
-    wrong = AskError(name, f"expected {dtype}, got {_kind(value)} {value!r:.60}")
+    lossy = type(value) in (int, float) and dtype.is_numeric and dtype is not Dtype.BOOL
+    why = ", which does not fit without loss" if lossy else ""
+    wrong = AskError(name, f"expected {dtype}, got {_kind(value)} {value!r:.60}{why}")
     if dtype is Dtype.STRING and not isinstance(value, str | None):
         raise wrong  # a source's integer may become text, a caller's may not: 90210 is not "90210"
     try:
         return Column.from_arrow(pa.array([value], type=pa.null() if value is None else None), dtype, name)
+    except UnicodeEncodeError as error:
+        raise AskError(name, f"expected {dtype}, got half a character (a lone surrogate) in {value!r:.60}") from error
     except (CastError, pa.ArrowException, OverflowError, TypeError) as error:
         raise wrong from error
 
 
 def instant_of(name: str, text: str) -> datetime:
-    """An ISO instant with an offset; raises `AskError` for anything else."""
+    """An ISO instant with an offset, in UTC; raises `AskError` for anything else."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError as error:
         raise AskError(name, f"expected an ISO instant such as 2013-11-04T10:15:00Z, got {text!r:.60}") from error
     if instant.tzinfo is None:
         raise AskError(name, f"expected an instant with an offset, got the naive {text!r:.60}; add Z for UTC")
-    return instant
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise AskError(name, f"expected an instant in the years 1 to 9999 of UTC, got {text!r:.60}") from error
 
 
 def _kind(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -23,6 +24,8 @@ from skewguard.servinglog import ServingLog, recover
 from skewguard.spine import Spine
 from skewguard.transforms import numeric_class
 from skewguard.values import Column, Status
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,13 @@ def start(settings: Settings, wrap: Callable[[OnlineStore, Bundle], OnlineStore]
         "bundle_digest": bundle.digest,
         "model_id": (model.model_id or "") if model else "",
         "model_digest": model.digest if model else "",
+        "snapshot_id": model.snapshot_id if model else "",
         "numeric_class": numeric_class(),
+        "other_values": " ".join(_other_values(bundle)),
     }
     # uvicorn drains, then raises the signal again: leave by way of the `with`, which seals the log
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if settings.log.exists():
+    if (settings.log / bundle.service).exists():
         recover(settings.log, bundle.service)
     with ServingLog(settings.log, bundle.service, schema(bundle), header) as log:
         app = create_app(bundle, lookup, log, model, accept_as_of=settings.accept_as_of)
@@ -80,6 +85,21 @@ def start(settings: Settings, wrap: Callable[[OnlineStore, Bundle], OnlineStore]
             timeout_keep_alive=75,  # longer than the usual load balancer's 60 s, so that it is not us who hang up
         )
         uvicorn.Server(config).run()
+
+
+def _other_values(bundle: Bundle) -> tuple[str, ...]:
+    """Features that compute other bits here than where the bundle was compiled; said before anything is served."""
+    other = bundle.other_values
+    if other:
+        _logger.warning(
+            "%s: %s compute other values here (%s) than where the bundle was compiled (%s). Compile the bundle and "
+            "build the snapshot on this class of machine, or serve on that one.",
+            bundle.service,
+            ", ".join(other),
+            numeric_class(),
+            bundle.numerics,
+        )
+    return other
 
 
 class _Hidden:

@@ -13,6 +13,19 @@ present; a derived value is only as present as its least present input.
 """
 
 from skewguard.transforms.fingerprint import fingerprint, numeric_class
-from skewguard.transforms.runner import Transform, load, rowmap, run, transform
+from skewguard.transforms.golden import golden
+from skewguard.transforms.runner import Transform, load, rowmap, run, run_all, transform
+from skewguard.transforms.tracer import prove
 
-__all__ = ["Transform", "fingerprint", "load", "numeric_class", "rowmap", "run", "transform"]
+__all__ = [
+    "Transform",
+    "fingerprint",
+    "golden",
+    "load",
+    "numeric_class",
+    "prove",
+    "rowmap",
+    "run",
+    "run_all",
+    "transform",
+]

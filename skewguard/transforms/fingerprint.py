@@ -3,132 +3,201 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import enum
+import functools
 import hashlib
 import importlib
-import inspect
 import platform
+import re
 import struct
-import sys
-import textwrap
 import types
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from skewguard.errors import DefinitionError
+from skewguard.transforms.source import ABSENT, CACHED, Scope, definition, is_library, plain
 
 
 def fingerprint(function: Callable[..., Any]) -> str:
     """Digest (32 hex digits) of the normalised source with constants and helpers, recursively.
 
-    Comments, formatting, docstrings and annotations change nothing; a constant in a helper of a helper does. Library
-    functions count by module and name. Raises `DefinitionError` for a global whose value cannot be fingerprinted.
+    Comments, formatting, docstrings, annotations and the names of locals, constants and helpers change nothing; a
+    constant in a helper of a helper does. Library functions count by module and name. Raises `DefinitionError` for a
+    global whose value cannot be fingerprinted.
     """
-    digest = hashlib.sha256()
-    for piece in _function(function, seen=set()):
-        digest.update(piece.encode())
-        digest.update(b"\0")
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(_value("the function", function, {}).encode()).hexdigest()[:32]
 
 
-def _function(function: Callable[..., Any], seen: set[int]) -> Iterator[str]:
-    function = cast(types.FunctionType, getattr(function, "function", function))  # a Transform stands for its body
+def _function(function: types.FunctionType, seen: dict[int, int]) -> str:
     if id(function) in seen:
-        yield "recursion"
-        return
-    seen.add(id(function))
-    yield _normalised(function)
-    for name in sorted(_free_names(function.__code__)):
-        if name in function.__globals__:
-            yield from _value(f"{function.__module__}.{name}", function.__globals__[name], seen)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        yield from _value(name, cell.cell_contents, seen)
+        return f"again {seen[id(function)]}"
+    root = not seen
+    seen[id(function)] = len(seen)
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    texts = [_value(f"a default of {function.__qualname__}", default, seen) for default in defaults]
+    return f"function {_Dump(function, seen, root).text()} [{', '.join(texts)}]"
 
 
-def _free_names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _free_names(constant)
-    return names
-
-
-def _value(name: str, value: Any, seen: set[int]) -> Iterator[str]:
-    body = getattr(value, "function", value)
+def _value(name: str, value: Any, seen: dict[int, int]) -> str:  # noqa: PLR0911  (one line per kind of value)
+    """What a value outside of the function is, to the function."""
+    if isinstance(value, CACHED):
+        raise _unknown(name, value)
+    body = plain(value)
+    if isinstance(value, functools.partial):
+        return f"partial {[_value(name, part, seen) for part in (value.func, value.args, value.keywords)]}"
+    if body is not None and not is_library(body.__module__):
+        return _function(body, seen)
     if isinstance(value, types.ModuleType):
-        yield f"module {value.__name__}"
-    elif isinstance(body, types.FunctionType) and not _is_library(body.__module__):
-        yield from _function(body, seen)
-    elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | np.ufunc):
-        yield f"library {getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
-    else:
-        yield _constant(name, value)
+        return f"module {value.__name__}"
+    if isinstance(value, type) and not is_library(value.__module__):
+        return f"class {_members(value, seen)}"
+    if isinstance(value, np.ufunc):
+        return f"library numpy.{value.__name__}"
+    if callable(value):
+        return (
+            f"library {getattr(value, '__module__', None)}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+        )
+    if isinstance(value, tuple | list | dict) and _holds_functions(value):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        parts = [f"{constant_text(name, key)}: {_value(name, part, seen)}" for key, part in pairs]
+        return f"{type(value).__name__} [{', '.join(sorted(parts) if isinstance(value, dict) else parts)}]"
+    return constant_text(name, value)
 
 
-def _constant(name: str, value: Any) -> str:
+def _holds_functions(value: Any) -> bool:
+    return any(callable(part) for part in (value.values() if isinstance(value, dict) else value))
+
+
+def _members(kind: type, seen: dict[int, int]) -> str:
+    if id(kind) in seen:
+        return f"again {seen[id(kind)]}"
+    seen[id(kind)] = len(seen)
+    members = []
+    for name, member in sorted(vars(kind).items()):
+        if isinstance(member, enum.Enum):
+            members.append(constant_text(kind.__qualname__, member))
+        elif plain(member) or (not name.startswith("_") and not callable(member) and not hasattr(member, "__get__")):
+            members.append(f"{name}: {_value(f'{kind.__qualname__}.{name}', getattr(member, 'value', member), seen)}")
+    return f"[{', '.join(members)}]"
+
+
+def constant_text(name: str, value: Any) -> str:  # noqa: C901, PLR0911  (one line per kind of value)
+    """A constant as text, floats by their bits; raises `DefinitionError` for a value of another kind."""
     kind = type(value)
+    if isinstance(value, enum.Enum):
+        return f"enum {kind.__qualname__}.{value.name} {constant_text(name, value.value)}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return f"{kind.__qualname__} {constant_text(name, fields)}"
+    if isinstance(value, np.generic):
+        return f"scalar {value.dtype.str} {value.tobytes().hex()}"
     if isinstance(value, float):
         return f"float {struct.pack('<d', value).hex()}"
-    if value is None or isinstance(value, bool | int | str | bytes):
+    if value is None or value is ... or isinstance(value, bool | int | str | bytes | complex | np.dtype):
         return f"{kind.__name__} {value!r}"
     if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            return f"objects {value.shape} {constant_text(name, value.ravel().tolist())}"
         content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return f"array {value.dtype.str} {value.shape} {content}"
     if isinstance(value, dict):
-        value = {(_constant(name, k), _constant(name, v)) for k, v in value.items()}
+        value = {(constant_text(name, k), constant_text(name, v)) for k, v in value.items()}
     if isinstance(value, set | frozenset | tuple | list):
-        parts = [_constant(name, part) for part in value]
+        parts = [constant_text(name, part) for part in value]
         return f"{kind.__name__} [{', '.join(parts if isinstance(value, tuple | list) else sorted(parts))}]"
-    if kind.__module__ in ("zoneinfo", "datetime", "_pydatetime", "decimal"):
-        return f"{kind.__module__}.{kind.__qualname__} {value}"
-    raise DefinitionError(
+    if kind.__module__ in ("zoneinfo", "datetime", "_pydatetime", "decimal", "fractions"):
+        return f"{kind.__module__}.{kind.__qualname__} {value!s}"
+    if isinstance(value, re.Pattern):
+        return f"pattern {value.pattern!r} {value.flags}"
+    raise _unknown(name, value)
+
+
+def _unknown(name: str, value: Any) -> DefinitionError:
+    return DefinitionError(
         f"{name}: a transform reads this global, whose value ({type(value).__name__}) cannot be fingerprinted. "
         "Use numbers, strings, tuples, dicts, arrays, dates or plain functions."
     )
 
 
-def _is_library(module: str) -> bool:
-    top = module.partition(".")[0]
-    return top in sys.stdlib_module_names or top in ("numpy", "skewguard")
+class _Dump:
+    """The source as text, without what does not change the meaning; a name from outside stands as its value.
+
+    Own dump, because `ast.dump` changes between Python versions: no empty fields, floats by their bits. Locals are
+    numbered; a helper's parameters keep their names, because a call may use them.
+    """
+
+    def __init__(self, function: types.FunctionType, seen: dict[int, int], root: bool) -> None:
+        self.node = definition(function)
+        self.where = function.__module__
+        hidden = next(_hidden_imports(self.node), None)
+        if hidden:
+            raise DefinitionError(
+                f"{function.__module__}:{function.__qualname__}: imports {hidden} in its body, out of sight; import it "
+                "above"
+            )
+        self.seen = seen
+        self.scope = Scope(function, self.node)
+        own = {arg.arg for arg in self.node.args.args} if root else set()
+        parameters = {inner.arg for inner in ast.walk(self.node) if isinstance(inner, ast.arg)} - own
+        self.renamed = self.scope.local - parameters
+        self.numbers: dict[str, int] = {}
+
+    def text(self) -> str:
+        body: list[ast.stmt] = [ast.Return(self.node.body)] if isinstance(self.node, ast.Lambda) else self.node.body
+        return f"{self._dump(self.node.args)} {self._dump(_code(body))}"
+
+    def _name(self, name: str) -> str:
+        return f"local {self.numbers.setdefault(name, len(self.numbers))}" if name in self.renamed else name
+
+    def _dump(self, node: Any) -> str:  # noqa: PLR0911  (one line per kind of node)
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            value = self.scope.resolve(node)
+            if value is not ABSENT:
+                return f"<{_value(f'{self.where}.{ast.unparse(node)}', value, self.seen)}>"
+        if isinstance(node, ast.Name):
+            return self._name(node.id)
+        if isinstance(node, ast.arg):
+            return self._name(node.arg)
+        if isinstance(node, ast.Constant):
+            return constant_text("literal", node.value)
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            node = ast.Assign(targets=[node.target], value=node.value)
+        if isinstance(node, ast.AST):
+            parts = [f"{f}={self._dump(v)}" for f, v in sorted(ast.iter_fields(node)) if _counts(node, f, v)]
+            return f"{type(node).__name__}({', '.join(parts)})"
+        if isinstance(node, list):
+            return f"[{', '.join(self._dump(v) for v in node)}]"
+        return repr(node)
 
 
-def _normalised(function: types.FunctionType) -> str:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, SyntaxError, TypeError) as error:
-        raise DefinitionError(
-            f"{function.__module__}:{function.__qualname__}: its source cannot be read: {error}"
-        ) from error
-    return _dump(_Plain().visit(tree))
+def _hidden_imports(node: ast.AST) -> Iterator[str]:
+    """The user's own modules that a body imports: what they hold is not in sight."""
+    for inner in ast.walk(node):
+        names = []
+        if isinstance(inner, ast.Import):
+            names = [alias.name for alias in inner.names]
+        elif isinstance(inner, ast.ImportFrom):
+            names = ["." * inner.level + (inner.module or "")]
+        yield from (name for name in names if not is_library(name))
 
 
-class _Plain(ast.NodeTransformer):
-    """Drops what does not change the meaning: decorators, annotations, docstrings."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        self.generic_visit(node)
-        node.decorator_list, node.returns, node.name = [], None, "f"
-        if node.body and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant):
-            node.body = node.body[1:] or [ast.Pass()]
-        return node
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
+def _counts(node: ast.AST, field: str, value: Any) -> bool:
+    """Whether a field of a syntax node belongs to the meaning."""
+    if value is None or value == [] or field in ("kind", "ctx", "type_comment", "type_params", "annotation", "returns"):
+        return False
+    return not (field == "decorator_list" and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def _dump(node: Any) -> str:
-    """Own dump, because `ast.dump` changes between Python versions: no empty fields, floats by their bits."""
-    if isinstance(node, ast.Constant):
-        return _constant("literal", node.value) if node.value is not ... else "..."
-    if isinstance(node, ast.AST):
-        parts = [f"{f}={_dump(v)}" for f, v in sorted(ast.iter_fields(node)) if v not in (None, []) and f != "kind"]
-        return f"{type(node).__name__}({', '.join(parts)})"
-    if isinstance(node, list):
-        return f"[{', '.join(_dump(v) for v in node)}]"
-    return repr(node)
+def _code(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Statements without the docstring."""
+    first = body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        return body[1:] or [ast.Pass()]
+    return body
 
 
 @cache

@@ -12,6 +12,7 @@ from skewguard.answer import Served, answer, from_table
 from skewguard.definitions import Bundle, View
 from skewguard.errors import LogError
 from skewguard.offline import OfflineStore, Rule
+from skewguard.replay import ulps_to
 from skewguard.servinglog import find
 from skewguard.spine import Spine
 from skewguard.values import Status, instant, same
@@ -67,9 +68,11 @@ def explain_request(log: str | Path, bundle: Bundle, request_id: str, *, rule: R
         truth = answer(bundle, spine, offline.answer(spine))
         sources = tuple(_sources(view, spine, row, truth, offline) for view in bundle.views)
     lines = []
+    ulps = ulps_to([segment.header.get("numeric_class", "")])
     for name, column in row.features(bundle).items():
         true = truth.feature(bundle, name)
-        equal = bool(same(column, true, rtol=bundle.contracts[name].rtol, atol=bundle.contracts[name].atol)[0])
+        contract = bundle.contracts[name]
+        equal = bool(same(column, true, rtol=contract.rtol, atol=contract.atol, ulps=ulps)[0])
         lines.append(Line(name, _text(column.value(0), column.status[0]), _text(true.value(0), true.status[0]), equal))
     return Explanation(
         request_id,
@@ -78,7 +81,7 @@ def explain_request(log: str | Path, bundle: Bundle, request_id: str, *, rule: R
         dict(segment.header),
         tuple(lines),
         sources,
-        {view.name: reproduce(view, spine) for view in bundle.views if _has_keys(view, spine)},
+        {view.name: reproduce(view, spine, rule) for view in bundle.views if _has_keys(view, spine)},
     )
 
 
@@ -103,20 +106,22 @@ def _sources(view: View, spine: Spine, served: Served, truth: Served, offline: O
     )
 
 
-def reproduce(view: View, spine: Spine) -> str:
-    """Five lines of pandas that print the truth of the first ask for one view (rule `known`)."""
+def reproduce(view: View, spine: Spine, rule: Rule = Rule.KNOWN) -> str:
+    """Five lines of pandas that print the truth of the first ask for one view."""
     source = view.source
-    created = source.created or source.timestamp
     filters = ", ".join(f"({key.column!r}, '==', {spine.keys[key.ask].value(0)!r})" for key in view.keys)
-    columns = [feature.column for feature in view.features]
-    ttl = f"pd.Timedelta({view.ttl_us}, 'us')" if view.ttl_us is not None else "pd.Timedelta.max"
-    times = [source.timestamp, created] if source.created else [source.timestamp]
+    columns = list(dict.fromkeys(feature.column for feature in view.features))
+    times = [source.timestamp, *([source.created] if source.created else [])]
+    # A row without a created time is known at its event; rows equal in both times are ordered by their features.
+    known = f"(rows[{times[0]!r}] <= t) & ~(rows[{times[-1 if rule is Rule.KNOWN else 0]!r}] > t)"
+    ttl = f"pd.Timedelta({view.ttl_us}, 'us')"
+    alive = ":" if view.ttl_us is None else f"lambda row: t - row[{source.timestamp!r}] <= {ttl}"
     return "\n".join(
         [
             f"import pandas as pd; t = pd.Timestamp({int(spine.as_of[0])}, unit='us', tz='UTC')",
             f"rows = pd.read_parquet({source.path!r}" + (f", filters=[{filters}])" if filters else ")"),
-            f"known = rows[(rows[{source.timestamp!r}] <= t) & (rows[{created!r}] <= t)].sort_values({times!r})",
-            f"truth = known[{columns!r}].tail(1)[(t - known[{source.timestamp!r}].tail(1)) <= {ttl}]",
-            "print(truth.to_dict('records'))",
+            f"rows[{times!r}] = rows[{times!r}].apply(pd.to_datetime, utc=True)",
+            f"known = rows[{known}].sort_values({[*times, *columns]!r}, na_position='first')",
+            f"print(known.tail(1).loc[{alive}, {columns!r}].to_dict('records'))",
         ]
     )

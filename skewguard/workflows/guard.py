@@ -11,8 +11,9 @@ import numpy as np
 
 from skewguard.causes import explain
 from skewguard.compare import Comparison, compare
-from skewguard.errors import DefinitionError, EvidenceError, LogError, SourceError
+from skewguard.errors import SkewguardError
 from skewguard.findings import Finding, Kind
+from skewguard.model import Model
 from skewguard.offline import OfflineStore, Rule
 from skewguard.oracle import brute_force
 from skewguard.policy import Policy
@@ -47,14 +48,16 @@ def guard(
     registered_name: str = "",
     model_id: str = "",
     model_digest: str | None = None,
+    model: Model | None = None,
     extra: Sequence[Finding] = (),
     cross_check: int = 0,
     now: datetime | None = None,
 ) -> Guarded:
     """Judge what was served from `snapshot`'s definitions. What cannot be examined is UNKNOWN, never an exception.
 
-    `model_digest` keeps the rows that this model (logged as `model_id`) answered. `extra` findings (expectations) are
-    judged with the rest. `cross_check` rows are recomputed by the independent oracle.
+    `model_digest` keeps the rows that this model (logged as `model_id`) answered; with the `model` itself, its
+    predictions are computed again. `extra` findings (expectations) are judged with the rest. `cross_check` rows are
+    recomputed by the independent oracle.
     """
     now = now or datetime.now(UTC)
     subject = Subject(
@@ -64,18 +67,19 @@ def guard(
         bundle_digest=snapshot.bundle.digest,
         service=snapshot.bundle.service,
         model_digest=model_digest or "",
+        evidence="none",
     )
     findings = list(extra)
     try:
         reading = read_log(log, snapshot.bundle.service)
         with OfflineStore(snapshot.bundle.views, Rule(snapshot.manifest.rule)) as offline:
             pairs = replay(reading, snapshot, offline, model_digest=model_digest)
-    except (EvidenceError, LogError, SourceError, DefinitionError) as error:
+        comparison = compare(pairs, model)
+        checked, disagreements = _cross_check(pairs, comparison, snapshot, cross_check)
+    except SkewguardError as error:
         verdict = judge(findings, Coverage(blind=BLIND), subject, policy, now=now, unexamined=[str(error)])
         return Guarded(verdict, None, None)
-    comparison = compare(pairs)
     findings += [explain(observed, pairs) for observed in comparison.observed]
-    checked, disagreements = _cross_check(pairs, comparison, snapshot, cross_check)
     findings += disagreements
     verdict = judge(
         findings,

@@ -7,18 +7,18 @@ published when its known time = max(event, created) has passed, and each view's 
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from skewguard.definitions import Bundle, View
-from skewguard.errors import CastError, SourceError
-from skewguard.offline import OfflineStore
+from skewguard.errors import CastError, DefinitionError, SourceError
+from skewguard.offline import OfflineStore, Rule
 from skewguard.online import Layout, OnlineStore, pack
-from skewguard.online.layout import layout_key, row_key, row_keys, watermark_key
-from skewguard.values import Array, Column
+from skewguard.online.layout import layout_key, row_key, row_keys, watermark_key, watermark_of
+from skewguard.values import NO_TIME, Array, Column
 
 _CHUNK = 20_000
 
@@ -29,7 +29,7 @@ class _Feed:
 
     view: View
     layout: Layout
-    written_to: int | None
+    written_to: int
     read_to: int
     known: Array
     event: Array
@@ -59,28 +59,35 @@ class Publisher:
     """
 
     def __init__(self, bundle: Bundle, offline: OfflineStore, store: OnlineStore, *, lookahead_us: int = 0) -> None:
+        if offline.rule is not Rule.KNOWN:
+            raise DefinitionError(
+                f"publishing needs sources under the rule {Rule.KNOWN}, got {offline.rule}: a row would be served "
+                "before it was known. Open the OfflineStore without a rule."
+            )
         self.bundle = bundle
         self._offline = offline
         self._store = store
         self._lookahead = lookahead_us
         self._feeds: dict[str, _Feed] = {}
-        layouts = [Layout.of(view) for view in bundle.views]
-        store.write([], {layout_key(bundle.project, layout.digest): layout.to_json() for layout in layouts})
+        self._write_layouts()
 
     def advance(self, known_by: int, *, only: Collection[str] | None = None) -> dict[str, int]:
         """Write every row known by `known_by` (microseconds) that is not written yet; rows written, by view.
 
-        `only` limits it to some views. A view whose watermark is already there is left alone.
+        `only` limits it to some views. A view whose watermark is already there is left alone. What is written is what
+        the store says: after a failure, or in a store that lost its rows, it begins again where the store stands.
         """
         rows: list[tuple[bytes, bytes]] = []
         marks: dict[bytes, bytes] = {}
         counts = {}
-        for view in self.bundle.views:
-            if only is not None and view.name not in only:
+        views = [view for view in self.bundle.views if only is None or view.name in only]
+        written = self._watermarks(views)
+        if NO_TIME in written:  # new, or emptied since
+            self._write_layouts()
+        for view, written_to in zip(views, written, strict=True):
+            if written_to >= known_by:
                 continue
-            feed = self._feed(view, known_by)
-            if feed.written_to is not None and feed.written_to >= known_by:
-                continue
+            feed = self._feed(view, written_to, known_by)
             due = feed.take(known_by)
             feed.written_to = known_by
             rows += due
@@ -93,29 +100,34 @@ class Publisher:
             self._store.write(rows[whole:], marks)  # the watermarks last: they promise the rows
         return counts
 
-    def _feed(self, view: View, known_by: int) -> _Feed:
+    def _write_layouts(self) -> None:
+        layouts = [Layout.of(view) for view in self.bundle.views]
+        self._store.write([], {layout_key(self.bundle.project, layout.digest): layout.to_json() for layout in layouts})
+
+    def _watermarks(self, views: Sequence[View]) -> list[int]:
+        values = self._store.mget([watermark_key(self.bundle.project, view.name) for view in views])
+        return [watermark_of(value) for value in values]
+
+    def _feed(self, view: View, written_to: int, known_by: int) -> _Feed:
         feed = self._feeds.get(view.name)
-        if feed is None or feed.read_to < known_by:
-            written = feed.written_to if feed else self._watermark(view)
-            feed = self._feeds[view.name] = self._read(view, written, known_by)
+        if feed is None or feed.written_to != written_to or feed.read_to < known_by:
+            feed = self._feeds[view.name] = self._read(view, written_to, known_by)
         return feed
 
-    def _watermark(self, view: View) -> int | None:
-        value = self._store.mget([watermark_key(self.bundle.project, view.name)])[0]
-        return int(struct.unpack(">q", value)[0]) if value else None
-
-    def _read(self, view: View, written: int | None, known_by: int) -> _Feed:
+    def _read(self, view: View, written: int, known_by: int) -> _Feed:
         """The rows that became known since the watermark; for a new store only each key's newest."""
         until = known_by + self._lookahead
-        if written is None:
+        if written == NO_TIME:
             first = self._offline.latest(view.name, known_by).sort_by("known")
             later = self._offline.changes(view.name, known_by, until)
             table = pa.concat_tables([first, later])
         else:
             table = self._offline.changes(view.name, written, until)
         try:
-            keys = [Column.from_arrow(table[k.column], k.dtype, k.column) for k in view.keys]
-            features = [Column.from_arrow(table[f"f__{f.name}"], f.dtype, f.column) for f in view.features]
+            keys = [Column.from_arrow(table[k.column], k.dtype, f"column {k.column!r}") for k in view.keys]
+            features = [
+                Column.from_arrow(table[f"f__{f.name}"], f.dtype, f"column {f.column!r}") for f in view.features
+            ]
         except CastError as error:
             raise SourceError(f"{view.source.path} (view {view.name}): {error}") from error
         project = self.bundle.project

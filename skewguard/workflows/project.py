@@ -23,7 +23,7 @@ from pathlib import Path
 from skewguard.errors import DefinitionError
 
 FILE = "skewguard.toml"
-_PATHS = ("bundle", "log", "snapshot", "policy", "expectations")
+_PATHS = ("bundle", "log", "snapshot", "policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,16 @@ class Project:
     log: str = ""
     snapshot: str = ""
     policy: str = ""
-    expectations: str = ""
     registered_name: str = ""
 
     def require(self, name: str) -> str:
         """A setting that must be there; raises `DefinitionError` that says how to give it."""
         value: str = getattr(self, name)
         if not value:
-            flag, variable = name.replace("_", "-"), f"SKEWGUARD_{name.upper()}"
-            raise DefinitionError(f"{name} is not set: give --{flag}, put it into {FILE}, or set {variable}")
+            # the service is what a command is about, not one of its flags
+            flag = name.upper() if name == "service" else f"--{name.replace('_', '-')}"
+            variable = f"SKEWGUARD_{name.upper()}"
+            raise DefinitionError(f"{name} is not set: give {flag}, put it into {FILE}, or set {variable}")
         return value
 
 
@@ -59,10 +60,14 @@ def load_project(path: str | Path | None = None, environ: Mapping[str, str] = os
     values: dict[str, str] = {}
     if file.exists():
         try:
-            data = tomllib.loads(file.read_text()).get("skewguard", {})
-        except ValueError as error:
+            sections = tomllib.loads(file.read_text())
+        except (OSError, ValueError) as error:
             raise DefinitionError(f"{file}: {error}") from error
-        wrong = [
+        wrong = [f"{file}: expected a section [skewguard], got {name!r}" for name in sections if name != "skewguard"]
+        data = sections.get("skewguard", {})
+        if not isinstance(data, dict):
+            raise DefinitionError(f"{file}: expected a section [skewguard], got skewguard = {data!r}")
+        wrong += [
             f"{file}: unknown setting {name!r}; known are {', '.join(sorted(known))}"
             for name in data
             if name not in known
@@ -85,5 +90,5 @@ def _relative(name: str, value: str, root: Path) -> str:
     if name in _PATHS:
         return str(root / value)
     if name == "store" and value.startswith("sqlite:"):
-        return f"sqlite:{root / value.removeprefix('sqlite:')}"
+        return f"sqlite:{root / value.removeprefix('sqlite:').removeprefix('//')}"
     return value

@@ -59,7 +59,7 @@ class Repository:
         """
         labels = [label] if isinstance(label, str) else list(label)
         return build_snapshot(
-            self.bundle(service), _table(entity_df), out, labels=labels, id_column=id_column, rule=rule
+            self.bundle(service), read_entity_df(entity_df), out, labels=labels, id_column=id_column, rule=rule
         )
 
     def materialize(self, service: str, store: str | OnlineStore, *, known_by: int | None = None) -> dict[str, int]:
@@ -69,18 +69,14 @@ class Repository:
         with OfflineStore(bundle.views) as offline:
             return materialize(bundle, offline, target, time.time_ns() // 1000 if known_by is None else known_by)
 
-    def guard(
-        self,
-        log: str | Path,
-        snapshot: Snapshot,
-        policy: Policy | str | Path,
-        *,
-        registered_name: str = "",
-        cross_check: int = 0,
-    ) -> Verdict:
-        """Replay a serving log against the snapshot's definitions and judge it."""
+    def guard(self, log: str | Path, snapshot: Snapshot, policy: Policy | str | Path, **settings: Any) -> Verdict:
+        """Replay a serving log against the snapshot's definitions and judge it.
+
+        `settings` are those of `workflows.guard.guard`: registered_name, model_id, model_digest, model, extra,
+        cross_check.
+        """
         rules = policy if isinstance(policy, Policy) else load_policy(policy)
-        return guard(log, snapshot, rules, registered_name=registered_name, cross_check=cross_check).verdict
+        return guard(log, snapshot, rules, **settings).verdict
 
 
 def open(path: str | Path, *, feature_store_yaml: str | Path | None = None) -> Repository:  # noqa: A001
@@ -88,11 +84,15 @@ def open(path: str | Path, *, feature_store_yaml: str | Path | None = None) -> R
     return Repository(path, feature_store_yaml)
 
 
-def _table(entity_df: Any) -> pa.Table:
+def read_entity_df(entity_df: Any) -> pa.Table:
+    """Asks as an Arrow table, whatever they came as; raises `AskError` where they cannot be read."""
     if isinstance(entity_df, pa.Table):
         return entity_df
     if isinstance(entity_df, str | Path):
-        return pq.read_table(entity_df)
+        try:
+            return pq.read_table(entity_df)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise AskError("entity_df", f"{entity_df}: expected a Parquet file: {error}") from error
     if hasattr(entity_df, "to_records"):
         return pa.Table.from_pandas(entity_df, preserve_index=False)
     raise AskError(

@@ -32,8 +32,10 @@ def score(
 ) -> int:
     """Write `out` (Parquet: id, event_timestamp, keys, features, statuses, prediction), one row per ask, in order.
 
-    Every batch is in the log before it is in the file. The file appears whole or not at all. Returns the rows.
+    Every batch is in the log before it is in the file. The file appears whole or not at all. Returns the rows. Raises
+    `ModelError` for a model that was fitted on other features.
     """
+    model.check(bundle.vector)
     request = {field.name: field.dtype for field in bundle.request}
     spine = read_spine(asks, bundle.keys, request, as_of=as_of, id_column=id_column)
     flat = schema(bundle)

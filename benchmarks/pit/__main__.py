@@ -1,0 +1,80 @@
+"""The command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from benchmarks.pit import __doc__ as about
+from benchmarks.pit import figures
+from benchmarks.pit.cases import CASES, QUICK, Case
+from benchmarks.pit.race import LABELS, Limits, Standing, race
+
+QUICK_AMONG = tuple(name for name in LABELS if name != "feast_dask")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Race, show, and print the figures; 0 where all answers agree."""
+    console = Console()
+    chosen = arguments.case or (QUICK if arguments.quick else [case.name for case in CASES])
+    among = tuple(arguments.only) if arguments.only else QUICK_AMONG if arguments.quick else tuple(LABELS)
+    rounds = arguments.rounds or (3 if arguments.quick else 5)
+    found = {}
+    for case in (case for case in CASES if case.name in chosen):
+        with Live(console=console, refresh_per_second=2) as live:
+
+            def show(
+                number: int, name: str, standings: dict[str, Standing], case: Case = case, live: Live = live
+            ) -> None:
+                doing = f"round {number + 1} of {rounds}, {LABELS[name]}" if name else "done"
+                live.update(figures.table(case, standings, doing))
+
+            standings = race(
+                case,
+                arguments.root,
+                rounds=rounds,
+                limits=Limits(round(arguments.limit * 1024), arguments.patience),
+                among=among,
+                scale=arguments.scale,
+                quick=arguments.quick,
+                progress=show,
+            )
+        console.print()
+        found[case.name] = figures.of_case(case, standings)
+    last = figures.of_all(found)
+    print(json.dumps(last))
+    return 1 if last["disagreements"] else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and do; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pit", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [case.name for case in CASES]
+    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}; three rounds, the slow ones once")
+    parser.add_argument("--case", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--only", nargs="+", choices=LABELS, metavar="NAME", help=f"of {', '.join(LABELS)}")
+    parser.add_argument("--rounds", type=int, help="5 if not said, 3 if --quick")
+    parser.add_argument("--limit", type=float, default=13, metavar="GIB", help="memory at which one is ended; 13")
+    parser.add_argument(
+        "--patience", type=float, default=900, metavar="S", help="seconds after which one is ended; 900"
+    )
+    parser.add_argument("--scale", type=float, default=1, help="shrink asks, rows and keys by this factor; 1")
+    parser.add_argument("--root", type=Path, default=Path("build/bench/pit"), help="where data are built")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print the tables of that JSON as Markdown instead")
+    arguments = parser.parse_args(argv)
+    if arguments.table:
+        print(figures.markdown(json.loads(arguments.table.read_text().strip().splitlines()[-1])))
+        return 0
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Verify: does a snapshot still follow from the sources, and if not, which rows and columns do not?
+
+Cheap when nothing changed: the stored rows are hashed again, the sources are digested again, and only where a month of
+a source is another than it was are the answers computed anew and held against the stored ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from skewguard.answer import Served, answer, from_table
+from skewguard.definitions import Bundle, View
+from skewguard.offline import OfflineStore
+from skewguard.snapshot.build import answers
+from skewguard.snapshot.frozen import Digest, Origin, Snapshot
+from skewguard.snapshot.hashing import hash_rows, whole
+from skewguard.snapshot.sources import changed_months, source_digests
+from skewguard.spine import Spine, ViewRows
+from skewguard.transforms import numeric_class
+from skewguard.values import NO_TIME, Column, Mask, Status, instant, same
+
+ULPS_ACROSS_CLASSES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """One view that answers otherwise than it did.
+
+    `asks`: rows of the snapshot whose answer is another. `rows`: source rows behind them. `since`: the earliest event
+    time among these, as recorded or as it is now. `columns`: asks per feature that differs. `months`: of the source,
+    those whose rows are others (empty where the snapshot keeps no digests).
+    """
+
+    view: str
+    asks: int
+    rows: int
+    since: str
+    columns: dict[str, int]
+    months: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{self.rows:,} rows of {self.view}, since {self.since[:10]}"]
+        parts.append(f"which answer {self.asks:,} asks otherwise")
+        if self.columns:
+            parts.append(", ".join(f"{name} {count:,}" for name, count in self.columns.items()))
+        return "history was rewritten after training: " + "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What became of a snapshot of `rows` rows.
+
+    `damage`: what is wrong with the stored rows themselves, empty if nothing. `months`: per view, the months of its
+    source that are others than they were. `compared`: whether the answers were computed anew; `differ`: rows of the
+    snapshot in which anything is another; `views` and `derived` say what.
+    """
+
+    id: str
+    rows: int
+    damage: str
+    months: dict[str, tuple[str, ...]]
+    compared: bool
+    differ: int
+    views: tuple[Rewritten, ...]
+    derived: dict[str, int]
+
+    @property
+    def same(self) -> bool:
+        """Whether the snapshot follows from today's sources, row by row."""
+        return not self.damage and not self.differ
+
+
+def verify_snapshot(snapshot: Snapshot, *, full: bool = False, offline: OfflineStore | None = None) -> Verification:
+    """Hold a snapshot against today's sources, under the rule and the definitions that it was built with.
+
+    `full` computes the answers anew even where the digests of all sources are what they were. `offline` must hold the
+    snapshot's views under its rule. Raises `SourceError`, and `DefinitionError` where a transform's code is another.
+    """
+    manifest, bundle = snapshot.manifest, snapshot.bundle
+    damage, cut = _stored(snapshot)
+    store = offline or OfflineStore(bundle.views, manifest.rule)
+    try:
+        months = changed_months(manifest.sources, source_digests(store, bundle.views, cut))
+        if not (full or months or not manifest.sources):
+            return Verification(snapshot.id, manifest.rows, damage, {}, False, 0, (), {})
+        held = _Held(bundle, months)
+        tolerance = _Tolerance(bool(manifest.adopted), _ulps(manifest.numeric_class))
+        for served in snapshot.served():
+            found = answers(store, bundle, served.spine, as_served=manifest.as_served)
+            held.against(served, answer(bundle, served.spine, found), tolerance)
+    finally:
+        if offline is None:
+            store.close()
+    views = tuple(held.rewritten(view) for view in bundle.views if held.asks[view.name])
+    return Verification(snapshot.id, manifest.rows, damage, months, True, held.differ, views, dict(held.derived))
+
+
+def _stored(snapshot: Snapshot) -> tuple[str, int]:
+    """(what is wrong with the stored rows, the last ask in microseconds)."""
+    manifest = snapshot.manifest
+    digest = Digest(snapshot.bundle, Origin(manifest.rule, manifest.as_served, manifest.adopted))
+    cut, labels = 0, None
+    for i, batch in enumerate(snapshot.batches()):
+        table = pa.table(batch)
+        labels = table.select(list(manifest.labels))
+        served = from_table(snapshot.bundle, table)
+        digest.update(served, labels)
+        if len(table):
+            last = int(served.spine.as_of.max())
+            cut = max(cut, last) if i else last
+    if labels is None:  # a file of no rows has no batch
+        return "", 0
+    if digest.hex(labels.schema) == snapshot.id:
+        return "", cut
+    return f"{snapshot.path}: its rows are not those of its id: they were changed after it was built", cut
+
+
+def _ulps(trained_on: str) -> int:
+    return 0 if trained_on == numeric_class() else ULPS_ACROSS_CLASSES
+
+
+@dataclass(frozen=True, slots=True)
+class _Tolerance:
+    """How exactly the recorded and the computed value must agree; of an adopted set, values alone are known."""
+
+    adopted: bool
+    ulps: int
+
+    def equal(self, bundle: Bundle, name: str, recorded: Column, now: Column) -> Mask:
+        if not self.adopted:
+            return same(recorded, now, ulps=self.ulps)
+        contract = bundle.contracts[name]
+        return same_values(recorded, now, contract.rtol, contract.atol, self.ulps)
+
+
+def same_values(one: Column, other: Column, rtol: float = 0.0, atol: float = 0.0, ulps: int = 0) -> Mask:
+    """`same` of values alone: why there is none does not matter."""
+    bare = [Column(c.dtype, c.values, np.where(c.present, np.uint8(0), np.uint8(Status.NULL))) for c in (one, other)]
+    return same(*bare, rtol=rtol, atol=atol, ulps=ulps)
+
+
+class _Held:
+    """Adds up what differs, batch by batch."""
+
+    def __init__(self, bundle: Bundle, months: Mapping[str, tuple[str, ...]]) -> None:
+        self.bundle, self.months = bundle, months
+        self.differ = 0
+        self.asks: Counter[str] = Counter()
+        self.derived: Counter[str] = Counter()
+        self._columns: dict[str, Counter[str]] = {view.name: Counter() for view in bundle.views}
+        self._since: dict[str, int] = {}
+        self._rows: dict[str, list[npt.NDArray[Any]]] = {view.name: [] for view in bundle.views}
+
+    def against(self, recorded: Served, now: Served, tolerance: _Tolerance) -> None:
+        anything = np.zeros(len(recorded.spine), dtype=bool)
+        for view in self.bundle.views:
+            was, is_ = recorded.views[view.name], now.views[view.name]
+            other = np.zeros(len(recorded.spine), dtype=bool)
+            if not tolerance.adopted:
+                other = (was.event != is_.event) | (was.created != is_.created) | (was.status != is_.status)
+            for feature in view.features:
+                name = view.full_name(feature.name)
+                column = was.features[feature.name]
+                differs = ~tolerance.equal(self.bundle, name, column, is_.features[feature.name])
+                differs &= column.status != Status.NOT_REQUESTED
+                if differs.any():
+                    self._columns[view.name][feature.name] += int(differs.sum())
+                other |= differs
+            if other.any():
+                self._note(view, recorded.spine, was, is_, other)
+            anything |= other
+        for spec in self.bundle.derived:
+            name = spec.full_name
+            column = recorded.derived[name]
+            differs = ~tolerance.equal(self.bundle, name, column, now.derived[name])
+            differs &= column.status != Status.NOT_REQUESTED
+            if differs.any():
+                self.derived[name] += int(differs.sum())
+            anything |= differs
+        self.differ += int(anything.sum())
+
+    def _note(self, view: View, spine: Spine, was: ViewRows, is_: ViewRows, other: Mask) -> None:
+        self.asks[view.name] += int(other.sum())
+        event = np.where(was.event == NO_TIME, is_.event, was.event)[other]
+        created = np.where(was.event == NO_TIME, is_.created, was.created)[other]
+        keys = [spine.keys[key.ask].take(other) for key in view.keys]
+        hashes = hash_rows([*keys, whole(event), whole(created)], len(event))
+        self._rows[view.name].append(np.unique(hashes, axis=0))
+        times = np.concatenate([was.event[other], is_.event[other]])
+        times = times[times != NO_TIME]
+        if len(times):
+            self._since[view.name] = min(self._since.get(view.name, int(times.min())), int(times.min()))
+
+    def rewritten(self, view: View) -> Rewritten:
+        return Rewritten(
+            view.name,
+            self.asks[view.name],
+            len(np.unique(np.concatenate(self._rows[view.name]), axis=0)),
+            instant(self._since.get(view.name, NO_TIME)),
+            dict(self._columns[view.name]),
+            self.months.get(view.name, ()),
+        )

@@ -49,9 +49,7 @@ def test_the_lock_names_versions_and_hashes_only() -> None:
     assert re.findall(r".*(?:://| @ |file:|--index|--extra-index|--find-links).*", text) == []
     requirements = re.findall(r"^[a-z0-9][^ ]*.*(?:\n    --hash=.*)*", text, re.MULTILINE)
     assert requirements
-    unpinned = [
-        entry.splitlines()[0] for entry in requirements if "==" not in entry or "--hash=sha256:" not in entry
-    ]
+    unpinned = [entry.splitlines()[0] for entry in requirements if "==" not in entry or "--hash=sha256:" not in entry]
     assert unpinned == []
 
 

@@ -24,7 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console()
     chosen = arguments.case or (QUICK if arguments.quick else [case.name for case in CASES])
     among = tuple(arguments.only) if arguments.only else QUICK_AMONG if arguments.quick else tuple(LABELS)
-    rounds = arguments.rounds or (3 if arguments.quick else 5)
+    rounds = arguments.rounds or (2 if arguments.quick else 5)
+    limit = arguments.limit or (4 if arguments.quick else 13)
     found = {}
     for case in (case for case in CASES if case.name in chosen):
         with Live(console=console, refresh_per_second=2) as live:
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
                 case,
                 arguments.root,
                 rounds=rounds,
-                limits=Limits(round(arguments.limit * 1024), arguments.patience),
+                limits=Limits(round(limit * 1024), arguments.patience),
                 among=among,
                 scale=arguments.scale,
                 quick=arguments.quick,
@@ -58,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.pit", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [case.name for case in CASES]
-    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}; three rounds, the slow ones once")
+    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}; two rounds, the slow ones once")
     parser.add_argument("--case", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--only", nargs="+", choices=LABELS, metavar="NAME", help=f"of {', '.join(LABELS)}")
-    parser.add_argument("--rounds", type=int, help="5 if not said, 3 if --quick")
-    parser.add_argument("--limit", type=float, default=13, metavar="GIB", help="memory at which one is ended; 13")
+    parser.add_argument("--rounds", type=int, help="5 if not said, 2 if --quick")
+    parser.add_argument("--limit", type=float, metavar="GIB", help="memory at which one is ended; 13, or 4 if --quick")
     parser.add_argument(
         "--patience", type=float, default=900, metavar="S", help="seconds after which one is ended; 900"
     )

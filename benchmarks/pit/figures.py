@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.pit.cases import Case
@@ -83,8 +84,9 @@ def machine() -> dict[str, Any]:
 
 def table(case: Case, standings: dict[str, Standing], title: str) -> Table:
     """The standings for the terminal."""
-    shown = Table("contestant", title=f"{case.title}: {title}", title_justify="left")
-    for column in ("wall s", "from - to", "x best", "CPU s", "MiB", "rounds", "differs"):
+    shown = Table(title=f"{case.title}: {title}", title_justify="left", box=SIMPLE_HEAD)
+    shown.add_column("contestant", no_wrap=True)
+    for column in ("wall s", "from-to", "x best", "CPU s", "MiB", "rounds", "differs"):
         shown.add_column(column, justify="right")
     walls = {name: wall for name, standing in standings.items() if (wall := standing.median("s"))}
     others = [wall for name, wall in walls.items() if name != "ours" and _is_right(standings[name])]
@@ -97,7 +99,7 @@ def table(case: Case, standings: dict[str, Standing], title: str) -> Table:
         shown.add_row(
             LABELS[name],
             f"{walls[name]:.2f}",
-            f"{min(seconds):.2f} - {max(seconds):.2f}",
+            f"{min(seconds):.2f}-{max(seconds):.2f}",
             f"{walls[name] / min(others):.2f}" if others else "",
             f"{standing.median('cpu_s'):.2f}",
             f"{standing.median('mib'):.0f}",

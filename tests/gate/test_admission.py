@@ -52,7 +52,7 @@ def test_anything_else_is_refused_in_one_sentence_with_the_command_that_helps(
     sentence = str(refusal.value)
     assert sentence.startswith(f"model {MODEL} may not be registered as 'flight-delay': ")
     assert says in sentence
-    assert f"run `skewguard guard --registered-name flight-delay --model-digest {DIGEST}`" in sentence
+    assert f"run `skewguard guard --registered-name flight-delay --model-digest {DIGEST} --attach {MODEL}`" in sentence
     assert "\n" not in sentence
 
 

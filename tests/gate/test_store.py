@@ -54,7 +54,7 @@ def _assert_refused(world: World, name: str, model_id: str, says: str) -> None:
 def test_a_model_without_a_verdict_is_refused(world: World, name: str) -> None:
     """`mlflow.register_model` is denied, says what to run, and leaves no registered model behind."""
     model_id = world.log_model()
-    command = f"skewguard guard --registered-name {name} --model-digest {world.digest(model_id)}"
+    command = f"skewguard guard --registered-name {name} --model-digest {world.digest(model_id)} --attach {model_id}"
     _assert_refused(world, name, model_id, f"it has no verdict; run `{command}`")
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ def pytest_configure() -> None:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("FEAST_USAGE", "False")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    # Importing Feast switches prometheus_client to files that all registries share, unless it is loaded already.
+    import_module("prometheus_client")
     # That a busy machine is slow is no finding.
     settings.register_profile("skewguard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("skewguard")

@@ -15,6 +15,7 @@ from pipelines.train import Candidate, load_candidate
 from skewguard import report
 from skewguard.errors import Refused
 from skewguard.findings import Finding
+from skewguard.gate.keys import SigningKey
 from skewguard.gate.mlflow import attach_verdict, register
 from skewguard.model import load_model
 from skewguard.policy import load_policy
@@ -52,12 +53,13 @@ def guard_and_register(
     policy: Path,
     candidate: Candidate,
     target: Target,
+    key: SigningKey,
     *,
     out: Path,
     findings: Sequence[Finding] = (),
     cross_check: int = 0,
 ) -> Gated:
-    """Judge what the candidate answered, attach the verdict to it, and ask the registry to take it.
+    """Judge what the candidate answered, sign the verdict, attach it to the candidate, and ask the registry to take it.
 
     Writes `out`.json (the verdict) and `out`.html (the report).
     """
@@ -75,7 +77,7 @@ def guard_and_register(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".json").write_text(report.to_json(verdict))
     out.with_suffix(".html").write_text(report.to_html(verdict, title=f"{target.name}: {candidate.model_id}"))
-    attach_verdict(candidate.model_id, verdict, target.tracking_uri)
+    attach_verdict(candidate.model_id, verdict, key, target.tracking_uri)
     try:
         version = register(
             candidate.model_id,
@@ -102,6 +104,7 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument("--candidate", type=Path, required=True, help="what `pipelines.train` wrote")
     parser.add_argument("--registered-name", default="flight-delay")
     parser.add_argument("--tracking-uri", required=True)
+    parser.add_argument("--key", type=Path, required=True, help="the key that signs the verdict")
     parser.add_argument("--out", type=Path, required=True, help="verdict and report, without suffix")
     parser.add_argument("--cross-check", type=int, default=0)
     arguments = parser.parse_args(argv)
@@ -111,6 +114,7 @@ def _main(argv: Sequence[str] | None) -> int:
         arguments.policy,
         load_candidate(arguments.candidate),
         Target(arguments.registered_name, arguments.tracking_uri),
+        SigningKey.load(arguments.key),
         out=arguments.out,
         cross_check=arguments.cross_check,
     )

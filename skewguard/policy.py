@@ -2,13 +2,21 @@
 
 [policy]
 governs = ["flight-delay"]          # registered model names, shell patterns allowed
-evidence = ["shadow", "production"]  # kinds of evidence that may pass
+evidence = ["shadow", "production"]  # kinds of evidence with which a version may be registered
+promotion = ["production"]          # kinds of which it needs one for an alias or a stage
+mode = "registration"               # what the gate refuses: registration, promotion alone, or observe
 minimum_rows = 1000                  # fewer compared rows: UNKNOWN
 maximum_unverifiable = 0.01          # a greater share of unverifiable rows: UNKNOWN
 verdict_valid_for = "7d"
+requires = ["expectation"]           # kinds of findings that must have been looked for: else UNKNOWN
+false_alarm_rate = 0.05              # over all features with a declared benign rate, at however many looks
+minimum_effect = 0.0                 # so much must a rate exceed the benign one to matter
 
 [limits]                             # share of rows per kind of finding; absent kinds tolerate nothing
 expectation = 0.0
+
+[modes]                              # other modes, by name or shell pattern; the first that matches counts
+"experiment-*" = "observe"
 
 [[waiver]]
 kind = "expectation"
@@ -19,6 +27,7 @@ expires = 2027-01-01
 
 from __future__ import annotations
 
+import enum
 import fnmatch
 import hashlib
 import tomllib
@@ -33,7 +42,15 @@ from skewguard.errors import DefinitionError, PolicyError
 from skewguard.findings import Kind
 
 EVIDENCE = ("shadow", "production", "probe")
-_SECTIONS: dict[str, type] = {"policy": dict, "limits": dict, "waiver": list}
+_SECTIONS: dict[str, type] = {"policy": dict, "limits": dict, "modes": dict, "waiver": list}
+
+
+class Mode(enum.StrEnum):
+    """What the gate refuses a governed model: a version and an alias; an alias; nothing, but it writes down."""
+
+    REGISTRATION = "registration"
+    PROMOTION = "promotion"
+    OBSERVE = "observe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +69,26 @@ class Policy:
 
     governs: tuple[str, ...]
     evidence: tuple[str, ...] = ("shadow", "production")
+    promotion: tuple[str, ...] = ("production",)
+    mode: Mode = Mode.REGISTRATION
+    modes: tuple[tuple[str, Mode], ...] = ()
     minimum_rows: int = 1000
     maximum_unverifiable: float = 0.01
     valid_for_us: int = 7 * 86_400_000_000
     limits: Mapping[Kind, float] | None = None
     waivers: tuple[Waiver, ...] = ()
     digest: str = ""
+    requires: tuple[Kind, ...] = ()
+    false_alarm_rate: float = 0.05
+    minimum_effect: float = 0.0
 
     def governs_model(self, name: str) -> bool:
         """Whether the registered model `name` is governed."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.governs)
+
+    def mode_of(self, name: str) -> Mode:
+        """What the gate refuses the governed model `name`."""
+        return next((mode for pattern, mode in self.modes if fnmatch.fnmatchcase(name, pattern)), self.mode)
 
     def limit(self, kind: Kind) -> float:
         """The tolerated share of rows for findings of `kind`."""
@@ -82,10 +109,11 @@ def load_policy(path: str | Path) -> Policy:
             data[name] = kind()
     settings = _settings(dict(data["policy"]), complaints)
     limits = _limits(data["limits"], complaints)
+    modes = tuple((name, _mode(f"modes.{name}", text, complaints)) for name, text in data["modes"].items())
     waivers = tuple(w for i, given in enumerate(data["waiver"]) if (w := _waiver(i, given, complaints)))
     if complaints:
         raise PolicyError([f"{path}: {complaint}" for complaint in complaints])
-    return Policy(**settings, limits=limits, waivers=waivers, digest=hashlib.sha256(raw).hexdigest())
+    return Policy(**settings, limits=limits, modes=modes, waivers=waivers, digest=hashlib.sha256(raw).hexdigest())
 
 
 def _settings(data: dict[str, Any], complaints: list[str]) -> dict[str, Any]:
@@ -102,15 +130,32 @@ def _settings(data: dict[str, Any], complaints: list[str]) -> dict[str, Any]:
     if not governs or not all(isinstance(name, str) for name in governs):
         complaints.append("policy.governs: expected a list of at least one registered model name")
     evidence = take("evidence", "a list", list, ["shadow", "production"])
-    if not evidence:
-        complaints.append(f"policy.evidence: expected at least one of {', '.join(EVIDENCE)}: else nothing ever passes")
-    complaints += [f"policy.evidence: {e!r} is none of {', '.join(EVIDENCE)}" for e in evidence if e not in EVIDENCE]
+    promotion = take("promotion", "a list", list, ["production"])
+    for name, kinds in (("evidence", evidence), ("promotion", promotion)):
+        if not kinds:
+            complaints.append(
+                f"policy.{name}: expected at least one of {', '.join(EVIDENCE)}: else nothing ever passes"
+            )
+        complaints += [f"policy.{name}: {e!r} is none of {', '.join(EVIDENCE)}" for e in kinds if e not in EVIDENCE]
+    mode = _mode("policy.mode", take("mode", "a mode", str, "registration"), complaints)
     rows = take("minimum_rows", "a whole number", int, 1000)
     if rows < 1:
         complaints.append(f"policy.minimum_rows: expected at least 1, got {rows}: no evidence is never a PASS")
     unverifiable = float(take("maximum_unverifiable", "a number", (int, float), 0.01))
     if not 0 <= unverifiable < 1:
         complaints.append(f"policy.maximum_unverifiable: expected a share of rows in [0, 1), got {unverifiable}")
+    requires = take("requires", "a list", list, [])
+    complaints += [
+        f"policy.requires: {kind!r} is no kind of finding; there are {', '.join(Kind)}"
+        for kind in requires
+        if kind not in list(Kind)
+    ]
+    alarms = float(take("false_alarm_rate", "a number", (int, float), 0.05))
+    if not 0 < alarms <= 0.5:
+        complaints.append(f"policy.false_alarm_rate: expected a rate in (0, 0.5], got {alarms}")
+    effect = float(take("minimum_effect", "a number", (int, float), 0.0))
+    if not 0 <= effect < 1:
+        complaints.append(f"policy.minimum_effect: expected a share of rows in [0, 1), got {effect}")
     valid = 0
     try:
         valid = microseconds(take("verdict_valid_for", "a duration such as 7d", str, "7d"))
@@ -120,10 +165,22 @@ def _settings(data: dict[str, Any], complaints: list[str]) -> dict[str, Any]:
     return {
         "governs": tuple(governs),
         "evidence": tuple(evidence),
+        "promotion": tuple(promotion),
+        "mode": mode,
         "minimum_rows": rows,
         "maximum_unverifiable": unverifiable,
         "valid_for_us": valid,
+        "requires": tuple(Kind(kind) for kind in requires if kind in list(Kind)),
+        "false_alarm_rate": alarms,
+        "minimum_effect": effect,
     }
+
+
+def _mode(where: str, text: object, complaints: list[str]) -> Mode:
+    if text not in list(Mode):
+        complaints.append(f"{where}: expected one of {', '.join(Mode)}, got {text!r}")
+        return Mode.REGISTRATION
+    return Mode(str(text))
 
 
 def _limits(data: Mapping[str, Any], complaints: list[str]) -> dict[Kind, float]:

@@ -30,6 +30,7 @@ from pipelines.train import Candidate, load_candidate, train
 from skewguard.answer import schema
 from skewguard.definitions import Bundle, load_bundle
 from skewguard.errors import SkewguardError
+from skewguard.gate.keys import SigningKey, trust_key
 from skewguard.model import load_model
 from skewguard.offline import OfflineStore
 from skewguard.online import Lookup, OnlineStore, open_store
@@ -42,7 +43,7 @@ from skewguard.verdict import Coverage, Ruling, Subject, Verdict
 from skewguard.workflows.guard import guard
 from tests.loop import POLICY, PROJECT, SERVICE, Loop, Store, asks_between, at, logged, us
 
-GOVERNED = '[policy]\ngoverns = ["delay-*"]\nminimum_rows = 50\n'
+GOVERNED = '[policy]\ngoverns = ["delay-*"]\nminimum_rows = 50\npromotion = ["shadow"]\n'
 
 
 def _named(asks: pa.Table) -> pa.Table:
@@ -169,6 +170,8 @@ def test_a_candidate_is_registered_after_a_clean_shadow_and_refused_after_a_skew
     policy = tmp_path / "policy.toml"
     policy.write_text(GOVERNED)
     monkeypatch.setenv("SKEWGUARD_POLICY", str(policy))
+    key = SigningKey.new()
+    trust_key(tmp_path / "trusted.json", key.save(tmp_path / "signing.pem"))
     told: list[tuple[int, int]] = []
     gated = {}
     for name, incident in (("skewed", Incident("pipelines.faults")), ("clean", Incident())):
@@ -179,7 +182,7 @@ def test_a_candidate_is_registered_after_a_clean_shadow_and_refused_after_a_skew
         assert rows == 90
         target = Target("delay-model", tracking_uri)
         gated[name] = guard_and_register(
-            week.log, loop.snapshot, policy, candidate, target, out=root / "report", cross_check=10
+            week.log, loop.snapshot, policy, candidate, target, key, out=root / "report", cross_check=10
         )
         verdict = Verdict.from_json(json.loads((root / "report.json").read_text()))
         assert verdict == gated[name].verdict
@@ -328,7 +331,9 @@ def test_the_guards_command_exits_with_0_1_and_2(
     flags = {
         "--log": loop.clean_log, "--snapshot": loop.snapshot.path, "--policy": tmp_path / "policy.toml",
         "--candidate": tmp_path / "candidate.json", "--tracking-uri": tracking_uri, "--out": tmp_path / "report",
+        "--key": tmp_path / "signing.pem",
     }  # fmt: skip
+    SigningKey.new().save(tmp_path / "signing.pem")
 
     def run(**more: object) -> tuple[int, str, str]:
         given = flags | {f"--{name}": value for name, value in more.items()}

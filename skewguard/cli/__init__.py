@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from skewguard.cli import definitions, guard, materialize, serve, snapshot
+from skewguard.cli import definitions, gate, guard, materialize, serve, snapshot
 from skewguard.cli.command import COULD_NOT_RUN, project_of
 from skewguard.errors import MissingExtra, SkewguardError
 
@@ -24,6 +24,7 @@ _COMMANDS = {
     **snapshot.COMMANDS,
     **serve.COMMANDS,
     **guard.COMMANDS,
+    **gate.COMMANDS,
 }
 
 

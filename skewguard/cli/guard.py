@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewguard.cli.command import FAIL, PASS, UNKNOWN, Command
+from skewguard.cli.gate import signing_key
 from skewguard.workflows.project import Project
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def _guard_flags(parser: argparse.ArgumentParser) -> None:
         "--cross-check", type=int, default=0, metavar="N", help="recompute N rows by the independent oracle"
     )
     parser.add_argument("--attach", metavar="MODEL_ID", help="store the verdict with this logged model, for the gate")
+    parser.add_argument("--key", metavar="PATH", help="sign the verdict with this key (SKEWGUARD_SIGNING_KEY)")
     parser.add_argument("--tracking-uri", help="where that model was logged (default: MLflow's own)")
     parser.add_argument("--html", metavar="PATH", help="write the report")
     parser.add_argument("--out", metavar="PATH", help="write the verdict as JSON")
@@ -56,7 +58,7 @@ def _guard(arguments: argparse.Namespace, project: Project) -> int:
     if arguments.attach:
         from skewguard.gate.mlflow import attach_verdict
 
-        attach_verdict(arguments.attach, verdict, arguments.tracking_uri)
+        attach_verdict(arguments.attach, verdict, signing_key(arguments.key), arguments.tracking_uri)
     if arguments.html:
         Path(arguments.html).write_text(report.to_html(verdict))
     if arguments.out:

@@ -12,6 +12,7 @@ from skewguard.workflows.project import Project
 def _materialize_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle")
     parser.add_argument("--store", help="sqlite:PATH or redis://HOST:PORT")
+    parser.add_argument("--narrow", action="store_true", help="features that the store has and the bundle lacks may go")
     parser.add_argument("--known-by", metavar="INSTANT", help="ISO instant with offset (default: now)")
 
 
@@ -26,7 +27,8 @@ def _materialize(arguments: argparse.Namespace, project: Project) -> int:
     bundle = load_bundle(project.require("bundle"))
     known_by = instant(arguments.known_by, "--known-by") if arguments.known_by else time.time_ns() // 1000
     with OfflineStore(bundle.views) as offline:
-        counts = materialize(bundle, offline, open_store(project.require("store")), known_by)
+        store = open_store(project.require("store"))
+        counts = materialize(bundle, offline, store, known_by, narrow=arguments.narrow)
     if arguments.json:
         print(json.dumps(counts))
     else:

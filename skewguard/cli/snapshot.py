@@ -70,7 +70,7 @@ def _snapshot_build(arguments: argparse.Namespace, project: Project) -> int:
     if arguments.json:
         print(json.dumps({"id": snapshot.id, "rows": snapshot.manifest.rows, "ties": snapshot.manifest.ties}))
     else:
-        print(f"{snapshot.path}: {snapshot.manifest.rows:,} rows, id {snapshot.id[:16]}")
+        print(f"{snapshot.place}: {snapshot.manifest.rows:,} rows, id {snapshot.id[:16]}")
     return PASS
 
 

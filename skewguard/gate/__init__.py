@@ -1,10 +1,23 @@
-"""The gate: a governed model is registered and promoted only with a passing verdict that is about exactly that model.
+"""The gate: a governed model is registered and promoted only with a signed, passing verdict about exactly that model.
 
-`admit` decides, without MLflow and without I/O; `mlflow.py` stands with it in front of MLflow's model registry.
+`admit` decides, without MLflow and without I/O; `mlflow` stands with it in front of MLflow's model registry. Who may
+sign is in `keys`, what is signed in `record`, and what was seen and decided in `ledger`.
 """
 
 from skewguard.errors import Refused
-from skewguard.gate.admission import admit
-from skewguard.gate.record import VERDICT_TAG, from_tag, to_tag
+from skewguard.gate.admission import admit, admit_to_load, may_promote
+from skewguard.gate.ledger import Ledger
+from skewguard.gate.record import VERDICT_TAG, Record, read_record, sign_revocation, sign_verdict
 
-__all__ = ["VERDICT_TAG", "Refused", "admit", "from_tag", "to_tag"]
+__all__ = [
+    "VERDICT_TAG",
+    "Ledger",
+    "Record",
+    "Refused",
+    "admit",
+    "admit_to_load",
+    "may_promote",
+    "read_record",
+    "sign_revocation",
+    "sign_verdict",
+]

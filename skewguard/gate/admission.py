@@ -1,4 +1,4 @@
-"""May this logged model bear this registered name? Decides; reads and writes nothing."""
+"""May this logged model bear this registered name, and an alias? Decides; reads and writes nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 from datetime import UTC, datetime, timedelta
 
 from skewguard.errors import Refused
+from skewguard.gate.record import Record
 from skewguard.policy import Policy
 from skewguard.verdict import Ruling, Verdict
 
@@ -14,29 +15,68 @@ _LONGEST_REASON = 300
 
 
 def admit(
-    verdict: Verdict | None,
+    record: Record | None,
     *,
     registered_name: str,
     model_id: str,
     model_digest: str,
     policy: Policy,
     now: datetime,
-) -> None:
-    """Raise `Refused` unless `verdict` passes exactly this model for this name under this policy, now.
+) -> Verdict:
+    """The verdict by which exactly this model may bear this name under this policy, now; raises `Refused`.
 
-    Nobody asks about a model that `policy` does not govern. `model_digest` is of the artifact as it lies there now.
+    `record` is the newest signed record on the model and the name. `model_digest` is of the artifact as it lies there
+    now. Nobody asks about a model that `policy` does not govern.
     """
     subject = f"model {model_id} may not be registered as {registered_name!r}"
     flags = f"--registered-name {shlex.quote(registered_name)} --model-digest {model_digest} --attach {model_id}"
     command = f"run `skewguard guard {flags}`"
-    if verdict is None:
-        raise Refused(f"{subject}: it has no verdict; {command}")
+    verdict = _counting(record, subject, command)
     if problem := _of_another(verdict, registered_name, model_id):
         raise Refused(f"{subject}: {problem}; {command}")
     if verdict.ruling is not Ruling.PASS:
         raise Refused(f"{subject}: its verdict is {verdict.ruling}{_because(verdict)}; mend that, then {command}")
     if problem := _changed(verdict, model_digest) or _stale(verdict, policy, now):
         raise Refused(f"{subject}: {problem}; {command}")
+    return verdict
+
+
+def admit_to_load(record: Record | None, *, registered_name: str, model_id: str, model_digest: str) -> Verdict:
+    """The verdict by which this model was admitted to this name; raises `Refused`.
+
+    As `admit`, without asking for today's policy and for the expiry: those are for new decisions, and what serves
+    must not stop at midnight.
+    """
+    subject = f"model {model_id} may not be loaded as {registered_name!r}"
+    hint = "register it through the gate"
+    verdict = _counting(record, subject, hint)
+    problem = _of_another(verdict, registered_name, model_id)
+    if not problem and verdict.ruling is not Ruling.PASS:
+        problem = f"its verdict is {verdict.ruling}{_because(verdict)}"
+    if problem := problem or _changed(verdict, model_digest):
+        raise Refused(f"{subject}: {problem}; {hint}")
+    return verdict
+
+
+def may_promote(verdict: Verdict, policy: Policy) -> None:
+    """Raise `Refused` unless the admitted model may get an alias or a stage by the kind of its evidence."""
+    kinds = verdict.subject.evidence.split(", ")
+    if not set(kinds) & set(policy.promotion):
+        raise Refused(
+            f"model {verdict.subject.model_id} may bear the name {verdict.subject.registered_name!r} but no alias or "
+            f"stage: its evidence is {', '.join(kinds)}, policy.promotion asks for {' or '.join(policy.promotion)}; "
+            "guard it on such a log, or let the policy say otherwise"
+        )
+
+
+def _counting(record: Record | None, subject: str, command: str) -> Verdict:
+    """The verdict in the record; raises `Refused` where there is none or it was revoked."""
+    if record is None:
+        raise Refused(f"{subject}: it has no verdict; {command}")
+    if record.verdict is None:
+        at = record.signed_at.isoformat(timespec="seconds")
+        raise Refused(f"{subject}: its verdict was revoked at {at} ({record.reason}); {command}")
+    return record.verdict
 
 
 def _of_another(verdict: Verdict, registered_name: str, model_id: str) -> str:

@@ -1,27 +1,62 @@
-"""A verdict as the value of a tag: what the gate needs of it, and the digest of the whole."""
+"""What travels with a logged model: a signed verdict, or the signed revocation of one. Small enough for a tag."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from skewguard.errors import EvidenceError
+from skewguard.gate.envelope import seal, unseal
+from skewguard.gate.keys import SigningKey, Trust
 from skewguard.verdict import Verdict
 
 VERDICT_TAG = "skewguard.verdict"
-"""The logged model's tag that carries its newest verdict."""
+"""The tag of a registered version that carries the record by which it was admitted."""
 
 LONGEST = 4900
 """Characters of a tag's value; MLflow's stores take 5,000 and more."""
 
-_FORMAT = 1
+_FORMAT = 2
 _LONGEST_REASON = 300
 
 
-def to_tag(verdict: Verdict) -> str:
-    """Compact JSON of at most `LONGEST` characters: all that binds the verdict, reasons and builds cut.
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A signed record whose signature was right. `verdict` is None in a revocation, whose `reason` says why.
+
+    `text` is the envelope, `digest` its sha256 (hex), `key_id` who signed it, `signed_at` when (UTC, microseconds).
+    """
+
+    registered_name: str
+    model_id: str
+    signed_at: datetime
+    verdict: Verdict | None
+    reason: str
+    key_id: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the envelope."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def tag_of(registered_name: str) -> str:
+    """The tag of a logged model that carries its newest verdict for that name. Names may hold what tags may not."""
+    return f"{VERDICT_TAG}.{hashlib.sha256(registered_name.encode()).hexdigest()[:16]}"
+
+
+def revocation_tag_of(registered_name: str) -> str:
+    """The tag of a logged model that says that its verdict for that name was taken back."""
+    return tag_of(registered_name).replace(VERDICT_TAG, "skewguard.revoked")
+
+
+def sign_verdict(verdict: Verdict, key: SigningKey) -> str:
+    """The verdict as an envelope of at most `LONGEST` characters: all that binds it, reasons and builds cut.
 
     Findings are left out; `verdict` is the digest of the whole. Raises `EvidenceError` if even that is too long.
     """
@@ -30,8 +65,7 @@ def to_tag(verdict: Verdict) -> str:
     small = replace(verdict, findings=(), waived=(), coverage=replace(verdict.coverage, blind=()))
     while True:
         shown = replace(small, reasons=tuple(reasons), subject=replace(small.subject, builds=tuple(builds)))
-        data = {"format": _FORMAT, "verdict": verdict.digest, **asdict(shown)}
-        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        text = seal(_canonical({"kind": "verdict", "verdict": verdict.digest, **asdict(shown)}), key)
         if len(text) <= LONGEST:
             return text
         if len(reasons) > 1:
@@ -42,18 +76,37 @@ def to_tag(verdict: Verdict) -> str:
             raise EvidenceError(f"verdict on {verdict.subject.model_id}: {len(text)} characters do not fit a tag")
 
 
-def from_tag(text: str) -> Verdict:
-    """The verdict that `to_tag` wrote, without findings. Raises `EvidenceError` for anything else."""
+def sign_revocation(model_id: str, registered_name: str, reason: str, key: SigningKey) -> str:
+    """The statement that no earlier verdict on the model for that name counts any more."""
+    about = {"model_id": model_id, "registered_name": registered_name}
+    return seal(_canonical({"kind": "revocation", "subject": about, "reason": reason}), key)
+
+
+def read_record(text: str, trust: Trust) -> Record:
+    """The record in an envelope. Raises `EvidenceError` for another text, signature, key or format."""
+    payload, key_id = unseal(text, trust)
     try:
-        data: Mapping[str, Any] = json.loads(text)
+        data: Mapping[str, Any] = json.loads(payload)
         if data["format"] != _FORMAT:
-            raise EvidenceError(f"expected a verdict of format {_FORMAT}, got {data['format']!r}")
-        verdict = Verdict.from_json(data)
+            raise EvidenceError(f"expected a record of format {_FORMAT}, got {data['format']!r}")
+        verdict = Verdict.from_json(data) if data["kind"] == "verdict" else None
+        about = data["subject"]
+        signed_at = datetime.fromisoformat(data["signed_at"]).astimezone(UTC)
+        record = Record(
+            about["registered_name"],
+            about["model_id"],
+            signed_at,
+            verdict,
+            data.get("reason", ""),
+            key_id,
+            text,
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EvidenceError(f"expected a verdict's JSON, got {text[:80]!r}") from error
-    about = verdict.subject
-    texts = [about.registered_name, about.model_id, about.model_digest, *verdict.reasons]
-    texts += [verdict.policy_digest, verdict.issued_at, verdict.expires_at]
-    if not all(isinstance(text, str) for text in texts):
-        raise EvidenceError(f"expected a verdict's texts, got {texts!r}")
-    return verdict
+        raise EvidenceError(f"expected a verdict or a revocation, got {payload[:80]!r}") from error
+    return record
+
+
+def _canonical(data: Mapping[str, Any]) -> bytes:
+    signed_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    data = {"format": _FORMAT, "signed_at": signed_at, **data}
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

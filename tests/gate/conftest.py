@@ -18,14 +18,15 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from skewguard.gate.keys import trust_key
 from skewguard.gate.mlflow import artifacts, attach_verdict
 from skewguard.model import TRUSTED_TYPES, model_digest
 from skewguard.policy import load_policy
 from skewguard.verdict import Verdict
-from tests.gate.verdicts import passing
+from tests.gate.verdicts import KEY, passing
 
 SERVER_SECONDS = 180.0
-POLICY = '[policy]\ngoverns = ["gated-*"]\n'
+POLICY = '[policy]\ngoverns = ["gated-*"]\npromotion = ["production", "shadow"]\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class World:
     def judged(self, name: str) -> str:
         """A logged model with a passing verdict for `name`; its id."""
         model_id = self.log_model()
-        attach_verdict(model_id, self.verdict(model_id, name), self.tracking_uri)
+        attach_verdict(model_id, self.verdict(model_id, name), KEY, self.tracking_uri)
         return model_id
 
     def client(self, registry_uri: str | None = None) -> mlflow.MlflowClient:
@@ -73,6 +74,14 @@ class World:
         return self.client(self.registry_uri.removeprefix("skewguard:"))
 
 
+def _policy(folder: Path) -> Path:
+    """A policy, and beside it the key that the tests sign with."""
+    policy = folder / "policy.toml"
+    policy.write_text(POLICY)
+    trust_key(folder / "trusted.json", KEY.save(folder / "signing.pem"), "tests")
+    return policy
+
+
 def _estimator() -> HistGradientBoostingClassifier:
     x = np.random.default_rng(0).normal(size=(60, 2))
     return HistGradientBoostingClassifier(max_iter=2, min_samples_leaf=5).fit(x, x[:, 0] > 0)
@@ -81,8 +90,7 @@ def _estimator() -> HistGradientBoostingClassifier:
 @pytest.fixture(scope="session")
 def _files(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("mlflow")
-    policy = folder / "policy.toml"
-    policy.write_text(POLICY)
+    policy = _policy(folder)
     database = f"sqlite:///{folder}/mlflow.db"
     mlflow.MlflowClient(database, database).create_experiment("tests", artifact_location=str(folder / "artifacts"))
     return World(database, f"skewguard:{database}", policy)
@@ -105,6 +113,7 @@ def point_mlflow_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[World
 
     def point(world: World) -> None:
         monkeypatch.setenv("SKEWGUARD_POLICY", str(world.policy))
+        monkeypatch.setenv("SKEWGUARD_TRUSTED_KEYS", str(world.policy.with_name("trusted.json")))
         mlflow.set_tracking_uri(world.tracking_uri)
         mlflow.set_registry_uri(world.registry_uri)
 
@@ -120,8 +129,7 @@ def point_mlflow_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[World
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("server")
-    policy = folder / "policy.toml"
-    policy.write_text(POLICY)
+    policy = _policy(folder)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

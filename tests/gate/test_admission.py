@@ -4,12 +4,10 @@ from typing import Any
 
 import pytest
 
-from skewguard.errors import EvidenceError
-from skewguard.findings import Finding, Kind
-from skewguard.gate import Refused, admit, from_tag, to_tag
+from skewguard.gate import Refused, admit, admit_to_load, may_promote
 from skewguard.policy import Policy
 from skewguard.verdict import Ruling, Verdict
-from tests.gate.verdicts import about, passing
+from tests.gate.verdicts import about, passing, recorded
 
 NAME, MODEL, DIGEST = "flight-delay", "m-" + "1" * 32, "d" * 64
 POLICY = Policy(governs=("flight-*",), digest="c" * 64)
@@ -18,7 +16,7 @@ GOOD = passing(NAME, MODEL, DIGEST, POLICY.digest)
 
 def _admit(verdict: Verdict | None, **changes: Any) -> None:
     asked = {"registered_name": NAME, "model_id": MODEL, "model_digest": DIGEST, "policy": POLICY}
-    admit(verdict, **{**asked, "now": datetime.now(UTC), **changes})
+    admit(recorded(verdict) if verdict else None, **{**asked, "now": datetime.now(UTC), **changes})
 
 
 def test_a_passing_verdict_about_this_model_admits_it() -> None:
@@ -74,37 +72,41 @@ def test_what_is_empty_is_not_equal() -> None:
         _admit(replace(GOOD, policy_digest=""), policy=Policy(governs=("*",)))
 
 
-def test_a_verdict_survives_its_tag() -> None:
-    """All that admission asks for is in the tag, and the digest of the whole verdict."""
-    finding = Finding(Kind.MISMATCH, "wind", 4, 2000, "wind: 4 of 2,000 rows")
-    whole = replace(GOOD, findings=(finding,), waived=(finding,))
-    text = to_tag(whole)
-    assert from_tag(text) == replace(GOOD, coverage=replace(GOOD.coverage, blind=()))
-    assert whole.digest in text
-    _admit(from_tag(text))
+def test_a_revoked_verdict_admits_nobody() -> None:
+    """What was taken back is refused, with when and why, at the gate and at load."""
+    revoked = replace(
+        recorded(GOOD), verdict=None, reason="labels were wrong", signed_at=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    asked = {"registered_name": NAME, "model_id": MODEL, "model_digest": DIGEST}
+    says = r"its verdict was revoked at 2026-01-01T00:00:00\+00:00 \(labels were wrong\)"
+    with pytest.raises(Refused, match=says):
+        admit(revoked, **asked, policy=POLICY, now=datetime.now(UTC))
+    with pytest.raises(Refused, match=says):
+        admit_to_load(revoked, **asked)
 
 
-def test_a_tag_stays_within_what_mlflow_stores() -> None:
-    """Reasons and builds are cut; what binds the verdict is not."""
-    wordy = replace(GOOD, reasons=tuple(f"reason {i} " + '"é\n' * 400 for i in range(50)))
-    wordy = replace(wordy, subject=replace(wordy.subject, builds=tuple("x" * 400 for _ in range(200))))
-    text = to_tag(wordy)
-    assert len(text) < 5000
-    back = from_tag(text)
-    assert back.reasons[0].startswith("reason 0")
-    assert replace(back.subject, builds=()) == replace(GOOD.subject, builds=())
-    with pytest.raises(EvidenceError, match="do not fit a tag"):
-        to_tag(about(GOOD, registered_name="x" * 5000))
+def test_loading_asks_for_the_same_files_and_not_for_the_time() -> None:
+    """What was admitted loads after its verdict expired, and not when a file has changed or the name is another."""
+    old = recorded(passing(NAME, MODEL, DIGEST, "another policy", age=timedelta(days=400)))
+    asked = {"registered_name": NAME, "model_id": MODEL, "model_digest": DIGEST}
+    assert admit_to_load(old, **asked) is old.verdict
+    for change, says in (
+        ({"model_digest": "e" * 64}, "its files have changed"),
+        ({"registered_name": "other"}, "its verdict is for the name 'flight-delay'"),
+        ({"model_id": "m-2"}, "its verdict is about another model"),
+    ):
+        with pytest.raises(Refused, match=f"may not be loaded as .*{says}"):
+            admit_to_load(old, **{**asked, **change})
+    failed = recorded(replace(GOOD, ruling=Ruling.FAIL, reasons=("wind",)))
+    with pytest.raises(Refused, match=r"its verdict is FAIL \(wind\)"):
+        admit_to_load(failed, **asked)
 
 
-@pytest.mark.parametrize("text", ["", "PASS", "[]", "{}", '{"format":2}', "null", to_tag(GOOD).replace("PASS", "FINE")])
-def test_a_damaged_tag_is_no_verdict(text: str) -> None:
-    """What cannot be read as a verdict is an error, never a pass."""
-    with pytest.raises(EvidenceError, match="expected a verdict"):
-        from_tag(text)
-
-
-def test_a_tag_with_another_type_inside_is_no_verdict() -> None:
-    """A number where a digest belongs is refused before anything compares it."""
-    with pytest.raises(EvidenceError, match="expected a verdict's texts"):
-        from_tag(to_tag(GOOD).replace(f'"{DIGEST}"', "1"))
+def test_shadow_evidence_registers_and_promotes_only_where_the_policy_says_so() -> None:
+    """An alias asks for one of the policy's kinds of evidence; production alone, unless it says otherwise."""
+    with pytest.raises(
+        Refused, match=r"no alias or stage: its evidence is shadow, policy\.promotion asks for production"
+    ):
+        may_promote(GOOD, POLICY)
+    may_promote(GOOD, replace(POLICY, promotion=("production", "shadow")))
+    may_promote(about(GOOD, evidence="production, shadow"), POLICY)

@@ -62,7 +62,7 @@ def test_a_client_may_stand_a_gate_of_its_own_before_a_server(
 ) -> None:
     """`skewguard:http://...` gates this client's registrations by this client's policy."""
     policy = tmp_path / "policy.toml"
-    policy.write_text('[policy]\ngoverns = ["client-*"]\n')
+    policy.write_text('[policy]\ngoverns = ["client-*"]\npromotion = ["shadow"]\n')
     monkeypatch.setenv("SKEWGUARD_POLICY", str(policy))
     own = replace(server, registry_uri=f"skewguard:{server.registry_uri}", policy=policy)
     mlflow.set_registry_uri(own.registry_uri)

@@ -15,12 +15,14 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, text
 
 from skewguard.errors import EvidenceError
-from skewguard.gate import VERDICT_TAG, Refused
+from skewguard.gate import VERDICT_TAG, Refused, read_record
+from skewguard.gate.keys import load_trust
 from skewguard.gate.mlflow import attach_verdict, build_store, register
-from skewguard.policy import load_policy
+from skewguard.gate.record import tag_of
+from skewguard.policy import Mode, load_policy
 from skewguard.verdict import Ruling
 from tests.gate.conftest import World
-from tests.gate.verdicts import about, passing
+from tests.gate.verdicts import KEY, about, passing
 
 DENIED = r"^skewguard: "
 
@@ -71,7 +73,7 @@ def test_a_verdict_that_does_not_pass_is_refused(ruling: Ruling, world: World, n
     """FAIL and UNKNOWN are both refused, with the first reason."""
     model_id = world.log_model()
     verdict = replace(world.verdict(model_id, name), ruling=ruling, reasons=("wind: served = truth x 1.609",))
-    attach_verdict(model_id, verdict, world.tracking_uri)
+    attach_verdict(model_id, verdict, KEY, world.tracking_uri)
     _assert_refused(world, name, model_id, f"its verdict is {ruling} (wind: served = truth x 1.609)")
 
 
@@ -79,29 +81,35 @@ def test_a_verdict_without_evidence_is_attached_and_refused_by_its_reason(world:
     """UNKNOWN for want of a log names no model; the refusal still says why. A PASS that names none is not attached."""
     model_id = world.log_model()
     blank = about(world.verdict(model_id, name), model_id="", model_digest="")
-    attach_verdict(model_id, replace(blank, ruling=Ruling.UNKNOWN, reasons=("the log is empty",)), world.tracking_uri)
+    attach_verdict(
+        model_id, replace(blank, ruling=Ruling.UNKNOWN, reasons=("the log is empty",)), KEY, world.tracking_uri
+    )
     _assert_refused(world, name, model_id, "its verdict is UNKNOWN (the log is empty)")
     with pytest.raises(EvidenceError, match="the verdict is about model none"):
-        attach_verdict(model_id, blank, world.tracking_uri)
+        attach_verdict(model_id, blank, KEY, world.tracking_uri)
 
 
 def test_the_newest_verdict_counts(world: World, name: str) -> None:
     """A FAIL after a PASS takes the permission back."""
     model_id = world.judged(name)
-    attach_verdict(model_id, replace(world.verdict(model_id, name), ruling=Ruling.FAIL), world.tracking_uri)
+    attach_verdict(model_id, replace(world.verdict(model_id, name), ruling=Ruling.FAIL), KEY, world.tracking_uri)
     _assert_refused(world, name, model_id, "its verdict is FAIL")
 
 
 def test_a_verdict_for_another_name_is_refused(world: World, name: str) -> None:
-    """A verdict is for one registered name."""
-    _assert_refused(world, name, world.judged("gated-other"), "its verdict is for the name 'gated-other'")
+    """A verdict is for one registered name, also when it is put where that of another name belongs."""
+    model_id = world.judged("gated-other")
+    _assert_refused(world, name, model_id, "it has no verdict")
+    tag = world.client().get_logged_model(model_id).tags[tag_of("gated-other")]
+    world.client().set_logged_model_tags(model_id, {tag_of(name): tag})
+    _assert_refused(world, name, model_id, "its verdict is for the name 'gated-other'")
 
 
 def test_a_verdict_about_another_model_is_refused(world: World, name: str) -> None:
     """A verdict that was copied from one logged model to another opens nothing."""
     judged, other = world.judged(name), world.log_model()
-    tag = world.client().get_logged_model(judged).tags[VERDICT_TAG]
-    world.client().set_logged_model_tags(other, {VERDICT_TAG: tag})
+    tag = world.client().get_logged_model(judged).tags[tag_of(name)]
+    world.client().set_logged_model_tags(other, {tag_of(name): tag})
     _assert_refused(world, name, other, f"its verdict is about another model, {judged}")
 
 
@@ -109,7 +117,7 @@ def test_an_expired_verdict_is_refused(world: World, name: str) -> None:
     """A verdict counts as long as the policy says."""
     model_id, policy = world.log_model(), load_policy(world.policy)
     old = passing(name, model_id, world.digest(model_id), policy.digest, age=timedelta(days=8))
-    attach_verdict(model_id, old, world.tracking_uri)
+    attach_verdict(model_id, old, KEY, world.tracking_uri)
     _assert_refused(world, name, model_id, "its verdict expired at")
 
 
@@ -117,7 +125,7 @@ def test_a_verdict_under_another_policy_is_refused(world: World, name: str) -> N
     """A policy that has changed since wants a new verdict."""
     model_id = world.log_model()
     stale = replace(world.verdict(model_id, name), policy_digest="0" * 64)
-    attach_verdict(model_id, stale, world.tracking_uri)
+    attach_verdict(model_id, stale, KEY, world.tracking_uri)
     _assert_refused(world, name, model_id, "its verdict was given under another policy")
 
 
@@ -140,8 +148,8 @@ def test_a_model_whose_files_are_gone_is_refused(world: World, name: str) -> Non
 def test_a_damaged_verdict_is_refused(world: World, name: str) -> None:
     """A tag that says PASS is no verdict."""
     model_id = world.log_model()
-    world.client().set_logged_model_tags(model_id, {VERDICT_TAG: "PASS"})
-    _assert_refused(world, name, model_id, "its tag skewguard.verdict is damaged")
+    world.client().set_logged_model_tags(model_id, {tag_of(name): "PASS"})
+    _assert_refused(world, name, model_id, "does not count: expected a signed record, got 'PASS'")
 
 
 def test_a_judged_model_is_registered_and_promoted(world: World, name: str) -> None:
@@ -153,7 +161,9 @@ def test_a_judged_model_is_registered_and_promoted(world: World, name: str) -> N
     assert (str(found.version), found.source) == ("1", f"models:/{model_id}")
     assert found.run_id == world.client().get_logged_model(model_id).source_run_id
     assert found.tags["team"] == "ops"
-    assert '"ruling":"PASS"' in found.tags[VERDICT_TAG]
+    record = read_record(found.tags[VERDICT_TAG], load_trust(world.policy.with_name("trusted.json")))
+    assert record.verdict is not None
+    assert (record.verdict.ruling, record.model_id) == (Ruling.PASS, model_id)
     assert "skewguard.ruling" not in found.tags
 
 
@@ -179,7 +189,7 @@ def test_a_verdict_is_attached_to_its_own_model_only(world: World, name: str) ->
     """Attaching a verdict to a model that it is not about is a mistake, and says so."""
     verdict = world.verdict(world.log_model(), name)
     with pytest.raises(EvidenceError, match="the verdict is about model m-"):
-        attach_verdict(world.log_model(), verdict, world.tracking_uri)
+        attach_verdict(world.log_model(), verdict, KEY, world.tracking_uri)
 
 
 def test_an_ungoverned_model_is_untouched(world: World) -> None:
@@ -276,7 +286,7 @@ def test_an_alias_needs_a_verdict_that_still_counts(world: World, name: str) -> 
     """A model that failed since it was registered is not promoted."""
     model_id = world.judged(name)
     version = mlflow.register_model(f"models:/{model_id}", name).version
-    attach_verdict(model_id, replace(world.verdict(model_id, name), ruling=Ruling.FAIL), world.tracking_uri)
+    attach_verdict(model_id, replace(world.verdict(model_id, name), ruling=Ruling.FAIL), KEY, world.tracking_uri)
     with pytest.raises(MlflowException, match="its verdict is FAIL"):
         world.client().set_registered_model_alias(name, "champion", version)
 
@@ -334,7 +344,7 @@ def test_a_store_without_a_readable_policy_is_not_built(
     with pytest.raises(MlflowException, match="needs a policy: set SKEWGUARD_POLICY"):
         build_store(world.registry_uri)
     monkeypatch.setenv("SKEWGUARD_POLICY", str(tmp_path / "none.toml"))
-    with pytest.raises(MlflowException, match=r"SKEWGUARD_POLICY: policy .*none\.toml"):
+    with pytest.raises(MlflowException, match=r"policy .*none\.toml"):
         build_store(world.registry_uri)
     (tmp_path / "none.toml").write_text("[policy]\ngoverns = []\n")
     with pytest.raises(MlflowException, match=r"policy\.governs: expected"):
@@ -349,9 +359,9 @@ def test_a_policy_that_breaks_later_closes_the_gate(
     policy.write_text('[policy]\ngoverns = ["gated-*"]\n')
     monkeypatch.setenv("SKEWGUARD_POLICY", str(policy))
     store = build_store(world.registry_uri, tracking_uri=world.tracking_uri)
-    assert not store.governs("anything")
+    assert store.gate.mode("anything") is None
     policy.write_text('[policy]\ngoverns = ["*"]\n')
-    assert store.governs("anything")
+    assert store.gate.mode("anything") is Mode.REGISTRATION
     policy.write_text("[policy")
     with pytest.raises(MlflowException, match=DENIED):
         store.create_model_version("anything", f"models:/{world.log_model()}")

@@ -4,7 +4,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from skewguard.gate.keys import SigningKey
+from skewguard.gate.record import Record
 from skewguard.verdict import Coverage, Ruling, Subject, Verdict
+
+KEY = SigningKey.new()
+"""Who signs in the tests, and is trusted."""
 
 
 def passing(
@@ -29,6 +34,12 @@ def passing(
         issued_at=issued.isoformat(timespec="seconds"),
         expires_at=(issued + lasts).isoformat(timespec="seconds"),
     )
+
+
+def recorded(verdict: Verdict) -> Record:
+    """The verdict as the gate finds it, its signature checked."""
+    about = verdict.subject
+    return Record(about.registered_name, about.model_id, datetime.now(UTC), verdict, "", KEY.id, "")
 
 
 def about(verdict: Verdict, **changes: Any) -> Verdict:

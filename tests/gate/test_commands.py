@@ -12,6 +12,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, text
 
+from benchmarks.gate.world import POLICY, World, with_policy
 from skewguard.cli import main
 from skewguard.errors import SkewguardError
 from skewguard.gate.keys import SigningKey
@@ -21,7 +22,6 @@ from skewguard.gate.mlflow.pull import Registry, pull, watch
 from skewguard.gate.record import tag_of
 from skewguard.model import load_model
 from skewguard.verdict import Ruling
-from tests.gate.conftest import POLICY, World
 from tests.gate.verdicts import KEY
 
 
@@ -44,14 +44,8 @@ def own_policy(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY)
     monkeypatch.setenv("SKEWGUARD_POLICY", str(policy))
-    monkeypatch.setenv("SKEWGUARD_REFRESH", "1")
     assert world.policy.with_name("trusted.json").exists()
     return policy
-
-
-def _own(world: World, policy: Path) -> World:
-    """The same registry behind a gate with that policy: a URI of its own, for MLflow keeps stores by URI."""
-    return replace(world, registry_uri=f"{world.registry_uri}?timeout={abs(hash(policy)) % 1000 + 5}", policy=policy)
 
 
 def test_keys_are_made_trusted_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +131,7 @@ def test_a_version_from_behind_the_gate_is_not_loaded(world: World, name: str) -
 def test_a_mode_that_observes_refuses_nothing_and_writes_it_down(world: World, own_policy: Path) -> None:
     """`observe` lets everything pass; `promotion` refuses aliases alone; both write down what they would refuse."""
     own_policy.write_text(POLICY + '[modes]\n"gated-watch-*" = "observe"\n"gated-alias-*" = "promotion"\n')
-    own = _own(world, own_policy)
+    own = with_policy(world, own_policy)
     mlflow.set_registry_uri(own.registry_uri)
     client, ledger = own.client(), Ledger(own_policy.with_name("ledger.jsonl"))
     model_id = own.log_model()
@@ -160,7 +154,7 @@ def test_audit_finds_what_was_edited_cut_off_or_written_past_the_gate(
 ) -> None:
     """The chain, every record, and the registry against the ledger; exit 1 with a sentence for each."""
     own_policy.write_text(POLICY.replace("gated-*", name))
-    own = _own(world, own_policy)
+    own = with_policy(world, own_policy)
     mlflow.set_registry_uri(own.registry_uri)
     register(own.judged(name), name, alias="champion", registry_uri=own.registry_uri, tracking_uri=own.tracking_uri)
     flags = ["audit", "verify", "--tracking-uri", own.tracking_uri, "--registry-uri", own.registry_uri]

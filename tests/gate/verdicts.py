@@ -1,39 +1,14 @@
 """Verdicts for tests, passing unless told otherwise."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-from skewguard.gate.keys import SigningKey
+from benchmarks.gate.world import KEY, passing
 from skewguard.gate.record import Record
-from skewguard.verdict import Coverage, Ruling, Subject, Verdict
+from skewguard.verdict import Verdict
 
-KEY = SigningKey.new()
-"""Who signs in the tests, and is trusted."""
-
-
-def passing(
-    registered_name: str,
-    model_id: str,
-    model_digest: str,
-    policy_digest: str,
-    *,
-    age: timedelta = timedelta(),
-    lasts: timedelta = timedelta(days=7),
-) -> Verdict:
-    """A verdict that lets exactly this model pass for exactly this name."""
-    issued = datetime.now(UTC) - age
-    return Verdict(
-        ruling=Ruling.PASS,
-        reasons=("2,000 rows replayed, none differs",),
-        subject=Subject(registered_name, model_id, model_digest, "snap-1", "b" * 64, "delay", "shadow", ("A", "B")),
-        coverage=Coverage(rows=2000, equal=2000, values=20_000, blind=("it sees no label",)),
-        findings=(),
-        waived=(),
-        policy_digest=policy_digest,
-        issued_at=issued.isoformat(timespec="seconds"),
-        expires_at=(issued + lasts).isoformat(timespec="seconds"),
-    )
+__all__ = ["KEY", "about", "passing", "recorded"]
 
 
 def recorded(verdict: Verdict) -> Record:

@@ -1,0 +1,1 @@
+"""Attacks on the gate, and what it costs."""

@@ -42,14 +42,17 @@ class Attack:
     name: str
     run: Callable[[World, str], object]
     outcome: str
-    worlds: tuple[str, ...] = ("embedded", "server", "basic-auth")
+    worlds: tuple[str, ...]
 
 
 _ATTACKS: list[Attack] = []
 _DENIED = ("PERMISSION_DENIED", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "ENDPOINT_NOT_FOUND")
 
 
-def attack(outcome: str = "refused", worlds: tuple[str, ...] = ("embedded", "server", "basic-auth")) -> Callable[..., object]:
+_EVERYWHERE = ("embedded", "server", "basic-auth")
+
+
+def attack(outcome: str = "refused", worlds: tuple[str, ...] = _EVERYWHERE) -> Callable[..., object]:
     """Put the function on the list. `outcome`: refused, refused at load, or documented."""
 
     def listed(run: Callable[[World, str], object]) -> Callable[[World, str], object]:

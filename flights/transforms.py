@@ -1,17 +1,18 @@
-"""The example's derived features, one function each, and what Feast's two on-demand views call.
+"""The example's derived features, one function each: those of Feast's two on-demand views, and a model input.
 
-Calendar features are of New York's clock. Codes are stable whole numbers: nothing here is fitted.
+Calendar features are of New York's clock. Codes are stable whole numbers; `carrier_delay` alone is fitted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from skewguard.transforms import rowmap, transform
-from skewguard.transforms.frame import Frame, run_frame
+from skewguard.transforms import fitted, rowmap, transform
 
 NEW_YORK = ZoneInfo("America/New_York")
 RUNWAY = 30.0
@@ -101,14 +102,21 @@ def delay_recovered(dep_delay: int, arr_delay: int) -> int:
     return dep_delay - arr_delay
 
 
-def schedule(rows: Frame) -> Frame:
-    """What Feast's on-demand view `schedule` computes: `rows` is what Feast hands over, the outputs come back."""
-    return run_frame((sched_hour, sched_weekday, log_distance, carrier_code, destination_code), rows)
+def usual_delay(carrier: str, arr_delay: int) -> dict[str, float]:
+    """Fitted: by carrier, the mean of the arrival delays that were the tail's last known ones at the asks."""
+    codes, minutes = rowmap(_code, carrier).tolist(), np.asarray(arr_delay).tolist()
+    totals: dict[str, list[int]] = {}
+    for code, delay in zip(codes, minutes, strict=True):
+        total = totals.setdefault(code, [0, 0])
+        total[0] += delay
+        total[1] += 1
+    return {code: total / count for code, (total, count) in totals.items()}
 
 
-def conditions(rows: Frame) -> Frame:
-    """What Feast's on-demand view `conditions` computes: `rows` is what Feast hands over, the outputs come back."""
-    return run_frame((gust_excess, dewpoint_spread, crosswind, plane_age, delay_recovered), rows)
+@transform
+def carrier_delay(carrier: str, usual: Annotated[Mapping[str, float], fitted(usual_delay)]) -> float:
+    """How late the carrier's planes usually arrive, in minutes; null for one that training did not know."""
+    return rowmap(usual.get, rowmap(_code, carrier), out=float)  # type: ignore[return-value]
 
 
 def _hour(instant: datetime) -> float:
@@ -124,8 +132,12 @@ def _year(instant: datetime) -> int:
     return instant.astimezone(NEW_YORK).year
 
 
-def _carrier(code: str) -> int:
-    return CARRIERS.get(code.strip().upper(), UNKNOWN)
+def _code(carrier: str) -> str:
+    return carrier.strip().upper()
+
+
+def _carrier(carrier: str) -> int:
+    return CARRIERS.get(_code(carrier), UNKNOWN)
 
 
 def _airport(code: str) -> int:

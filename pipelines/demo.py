@@ -37,11 +37,12 @@ from pipelines.guard import Gated, Target, guard_and_register
 from pipelines.memory import PeakMemory
 from pipelines.score import asks_of
 from pipelines.shadow import Incident, Week, answer_week
-from pipelines.train import train
+from pipelines.train import held_out_from, train
 from skewguard import report
 from skewguard.definitions import load_bundle
 from skewguard.errors import SkewguardError
 from skewguard.findings import Finding
+from skewguard.gate.keys import SigningKey, trust_key
 from skewguard.snapshot import Snapshot, build_snapshot
 from skewguard.verdict import Ruling, load_findings
 
@@ -73,6 +74,19 @@ class Place:
         return self.root / f"{SERVICE}.bundle.json"
 
     @property
+    def snapshot(self) -> Path:
+        return self.root / "snapshot"
+
+    @property
+    def fitted(self) -> Path:
+        """The bundle with its fitted values, which is what is served: it lies in the snapshot."""
+        return self.snapshot / "bundle.json"
+
+    @property
+    def signing_key(self) -> Path:
+        return self.root / "signing.pem"
+
+    @property
     def tracking_uri(self) -> str:
         return f"sqlite:///{self.root.resolve() / 'mlflow.db'}"
 
@@ -84,6 +98,9 @@ def run(root: Path, redis: str | None) -> int:
     root.mkdir(parents=True)
     place = Place(root, redis or f"sqlite:{root / 'online.db'}")
     os.environ["SKEWGUARD_POLICY"] = "feature_repo/policy.toml"
+    os.environ["SKEWGUARD_LEDGER"] = str(root / "ledger.jsonl")
+    os.environ["SKEWGUARD_TRUSTED_KEYS"] = str(root / "trusted.json")
+    trust_key(root / "trusted.json", SigningKey.new().save(place.signing_key), "the demo")
     with PeakMemory() as memory:
         snapshot, findings = _prepare(place)
         clean = _half(place, "clean", snapshot, findings, Incident(), learning_rate=0.1)
@@ -133,8 +150,9 @@ def _prepare(place: Place) -> tuple[Snapshot, list[Finding]]:
         asks = pq.read_table(place.sources / "asks.parquet")
         known = asks.filter(pc.less(asks["event_timestamp"], TRAINED_UNTIL))
         snapshot = build_snapshot(
-            bundle, known, place.root / "snapshot", labels=["late"], id_column="flight_id", progress=tell
-        )
+            bundle, known, place.snapshot, labels=["late"], id_column="flight_id", progress=tell,
+            fit_before=held_out_from(known),
+        )  # fmt: skip
     with _step("Great Expectations on the snapshot"):
         findings += _validated(place, "--snapshot", snapshot.path, "snapshot")
     return snapshot, findings
@@ -152,12 +170,12 @@ def _half(
     asks = asks_of(pq.read_table(place.sources / "asks.parquet"), WEEK, days=7)
     with _step(f"{name}: the candidate answers a week of November") as tell:
         week = Week(asks, root / "log", DEPLOYED)
-        answer_week(place.bundle, place.store, week, candidate, incident, tell)
-    _write_project(place, root)
+        answer_week(place.fitted, place.store, week, candidate, incident, tell)
+    _write_project(root)
     with _step(f"{name}: replay, verdict, gate"):
         return guard_and_register(
             root / "log", snapshot, Path(os.environ["SKEWGUARD_POLICY"]), candidate, Target(MODEL, place.tracking_uri),
-            out=root / "report", findings=findings, cross_check=CROSS_CHECK,
+            SigningKey.load(place.signing_key), out=root / "report", findings=findings, cross_check=CROSS_CHECK,
         )  # fmt: skip
 
 
@@ -214,11 +232,11 @@ def _run(command: Sequence[object], environment: dict[str, str]) -> subprocess.C
     return subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment)  # noqa: S603  (our own)
 
 
-def _write_project(place: Place, root: Path) -> None:
+def _write_project(root: Path) -> None:
     """A skewguard.toml beside the week's log, so that `skewguard explain` and `guard` need no flags."""
     policy = os.path.relpath(os.environ["SKEWGUARD_POLICY"], root)
     lines = [
-        "[skewguard]", f'service = "{SERVICE}"', f'bundle = "../{place.bundle.name}"', 'log = "log"',
+        "[skewguard]", f'service = "{SERVICE}"', 'bundle = "../snapshot/bundle.json"', 'log = "log"',
         'snapshot = "../snapshot"', f'policy = "{policy}"', f'registered_name = "{MODEL}"',
     ]  # fmt: skip
     (root / "skewguard.toml").write_text("\n".join(lines) + "\n")

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from skewguard.cli import serve_settings
 from skewguard.definitions import Bundle
 from skewguard.online import Layout, OnlineStore, pack
-from skewguard.online.layout import unpack, view_prefix
+from skewguard.online.keys import view_prefix
+from skewguard.online.layout import unpack
 from skewguard.service import start
 from skewguard.values import Column
 

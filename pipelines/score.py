@@ -47,7 +47,10 @@ def score_day(bundle: Bundle, asks: Path, day: date, candidate: Candidate, log: 
         "snapshot_id": model.snapshot_id,
         "numeric_class": numeric_class(),
     }
-    with OfflineStore(bundle.views) as offline, ServingLog(log, bundle.service, schema(bundle), header) as serving_log:
+    with (
+        OfflineStore(bundle.views) as offline,
+        ServingLog(log, bundle.service, schema(bundle), header, pii=bundle.pii) as serving_log,
+    ):
         return score(bundle, table, offline, model, serving_log, out, id_column="flight_id")
 
 

@@ -11,12 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 import numpy as np
+import pyarrow as pa
 import sklearn
 import skops
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -24,7 +26,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from pipelines.command import exit_code
 from skewguard.gate.mlflow import artifacts
-from skewguard.model import FEATURES_KEY, SNAPSHOT_KEY, TRUSTED_TYPES, model_digest
+from skewguard.model import BUNDLE_KEY, FEATURES_KEY, FITTED_KEY, SNAPSHOT_KEY, TRUSTED_TYPES, model_digest
 from skewguard.snapshot import Snapshot, load_snapshot
 
 HOLDOUT = 0.1
@@ -55,7 +57,7 @@ def train(
 ) -> Candidate:
     """Fit, evaluate on the held-out tail, log to MLflow; writes `out` (JSON), which the other pipelines read."""
     matrix, y = snapshot.to_numpy(label)
-    cut = int(len(y) * (1 - HOLDOUT))
+    cut = _cut(len(y))
     parameters = {"max_iter": 120, "learning_rate": learning_rate, "max_leaf_nodes": 31, "random_state": 0}
     estimator = HistGradientBoostingClassifier(early_stopping=False, **parameters).fit(matrix[:cut], y[:cut])
     probability = estimator.predict_proba(matrix[cut:])[:, 1]
@@ -78,7 +80,12 @@ def train(
             serialization_format="skops",
             skops_trusted_types=list(TRUSTED_TYPES),
             pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"skops=={skops.__version__}"],
-            metadata={FEATURES_KEY: list(snapshot.bundle.vector), SNAPSHOT_KEY: snapshot.id},
+            metadata={
+                FEATURES_KEY: list(snapshot.bundle.vector),
+                SNAPSHOT_KEY: snapshot.id,
+                BUNDLE_KEY: snapshot.bundle.digest,
+                FITTED_KEY: snapshot.bundle.fitted_digest,
+            },
         )
     with artifacts(info.model_id, tracking_uri) as folder:
         candidate = Candidate(
@@ -93,6 +100,18 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(asdict(candidate) | {"folder": str(folder)}, indent=1) + "\n")
     return candidate
+
+
+def held_out_from(asks: pa.Table, label: str = "late") -> datetime:
+    """The first ask that a model trained on `asks` (in order of time) does not see. What is fitted for it must not see
+    later ones either: else the holdout would flatter the model."""
+    known = asks["event_timestamp"].filter(asks[label].is_valid())
+    held_out: datetime = known[_cut(len(known))].as_py()
+    return held_out
+
+
+def _cut(rows: int) -> int:
+    return int(rows * (1 - HOLDOUT))
 
 
 def load_candidate(path: Path) -> Candidate:

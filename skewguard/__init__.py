@@ -15,6 +15,7 @@ _NAMES = {
     "load_bundle": "skewguard.definitions",
     "load_policy": "skewguard.policy",
     "load_snapshot": "skewguard.snapshot",
+    "on_demand": "skewguard.definitions.on_demand.feast",
     "open": "skewguard.workflows.repository",
     "transform": "skewguard.transforms",
 }
@@ -27,12 +28,14 @@ __all__ = [
     "load_bundle",
     "load_policy",
     "load_snapshot",
+    "on_demand",
     "open",
     "transform",
 ]
 
 if TYPE_CHECKING:
     from skewguard.definitions import load_bundle
+    from skewguard.definitions.on_demand.feast import on_demand
     from skewguard.errors import Refused, SkewguardError
     from skewguard.policy import load_policy
     from skewguard.servinglog import ServingLog

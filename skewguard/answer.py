@@ -26,7 +26,6 @@ from skewguard.definitions import Bundle, Derived
 from skewguard.errors import CastError, DefinitionError
 from skewguard.model import Model
 from skewguard.spine import Spine, ViewRows
-from skewguard.transforms import run_all
 from skewguard.values import NO_TIME, Array, Column, Dtype
 
 _TIMES = ("event_ts", "created_ts", "watermark")
@@ -73,14 +72,14 @@ def answer(bundle: Bundle, spine: Spine, views: Mapping[str, ViewRows], model: M
 
 
 def derive(bundle: Bundle, spine: Spine, views: Mapping[str, ViewRows]) -> dict[str, Column]:
-    """Every derived feature, by full name."""
-    inputs: dict[str, Column] = dict(spine.request)
+    """Every derived feature, by full name: those of the on-demand views, then the model inputs, which may read them."""
+    known: dict[str, Column] = dict(spine.request)
     for view in bundle.views:
-        inputs |= {view.full_name(name): column for name, column in views[view.name].features.items()}
-    columns = run_all((transform, [inputs[source] for source in spec.inputs]) for spec, transform in bundle.transforms)
-    return {
-        spec.full_name: _declared(column, spec) for (spec, _), column in zip(bundle.transforms, columns, strict=True)
-    }
+        known |= {view.full_name(name): column for name, column in views[view.name].features.items()}
+    for specs, program in bundle.stages:
+        for spec, column in zip(specs, program.run(known), strict=True):
+            known[spec.full_name] = _declared(column, spec)
+    return {spec.full_name: known[spec.full_name] for spec in bundle.derived}
 
 
 def _declared(column: Column, spec: Derived) -> Column:
@@ -142,10 +141,12 @@ def to_batch(bundle: Bundle, served: Served, into: pa.Schema) -> pa.RecordBatch:
         columns.append(pa.array(rows.status))
         columns += [_instants(times) for times in (rows.event, rows.created, rows.watermark)]
     features = list(served.features(bundle).values())
-    columns += [column.to_arrow() for column in features]
     n, k = len(spine), len(features)
-    statuses = np.stack([column.status for column in features], axis=1) if k else np.empty((n, 0), np.uint8)
-    columns.append(pa.Array.from_buffers(pa.binary(k), n, [None, pa.py_buffer(statuses.tobytes())]))
+    statuses = np.array([column.status for column in features], dtype=np.uint8)
+    whole = not statuses.any()
+    columns += [column.to_arrow(whole=whole) for column in features]
+    row_by_row = pa.py_buffer(statuses.T.tobytes())
+    columns.append(pa.Array.from_buffers(pa.binary(k), n, [None, row_by_row]))
     flat = pa.array(np.ascontiguousarray(served.vector).reshape(-1))
     columns.append(pa.FixedSizeListArray.from_arrays(flat, type=into.field("vector").type))
     prediction = served.prediction

@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 
-from skewguard.answer import Served
+from skewguard.answer import Served, derive
 from skewguard.definitions import Bundle, View
 from skewguard.findings import Example, Finding, Kind, Tap
 from skewguard.offline import OfflineStore, Rule
+from skewguard.offline.scan import read_source
 from skewguard.snapshot import Snapshot, answers
 from skewguard.snapshot.hashing import hash_rows, whole
 from skewguard.snapshot.verify import same_values
@@ -24,6 +24,7 @@ from skewguard.spine import Spine, ViewRows
 from skewguard.values import NO_TIME, Column, Dtype, Mask, Status, instant
 
 EXAMPLES = 3
+_EARLY = "created before their event"
 _LATEST = int(np.datetime64("9999-01-01", "us").astype(np.int64))
 
 Ints = npt.NDArray[np.int64]
@@ -34,11 +35,10 @@ def audit(snapshot: Snapshot) -> list[Finding]:
 
     LEAK: values of a source row that was not known at the ask, or that had not happened. MISMATCH: values of an adopted
     set that no source row explains. CONTRACT: ties that answered, and source rows created before their event. Raises
-    `SourceError`, `SnapshotError`.
+    `SourceError`, `SnapshotError`, and `DefinitionError` where a transform's code is another.
     """
     bundle = snapshot.bundle
-    adopted = bool(snapshot.manifest.adopted)
-    tallies: dict[tuple[Kind, str], _Tally] = {}
+    tallies: Tallies = {}
     with OfflineStore(bundle.views) as known, OfflineStore(bundle.views, Rule.FEAST) as feast:
         twins = {view.name: _twins(view, known) for view in bundle.views}
         cut = NO_TIME
@@ -47,38 +47,44 @@ def audit(snapshot: Snapshot) -> list[Finding]:
                 continue
             cut = max(cut, int(served.spine.as_of.max()))
             rows = served.views
-            if adopted:
-                rows = _behind(tallies, snapshot, served, known, feast)
-            for view in bundle.views:
-                if not adopted:
+            if snapshot.manifest.adopted:
+                rows = _behind(tallies, bundle, served, known, feast)
+            else:
+                for view in bundle.views:
                     _built(tallies, view, served, as_served=snapshot.manifest.as_served)
+            for view in bundle.views:
                 _tied(tallies, view, served.spine, rows[view.name], twins[view.name])
-        findings = [tally.finding(kind) for (kind, _), tally in tallies.items() if tally.rows]
-        findings += [one for view in bundle.views for one in _backwards(view, known, cut)]
+                _early(tallies, view, served.spine, rows[view.name])
+        findings = [tally.finding(kind) for (kind, _), tally in tallies.items() if tally.rows and not tally.aside]
+        findings += [one for view in bundle.views for one in _backwards(view, known, cut, tallies)]
     return findings
 
 
 # -- what was not known -----------------------------------------------------------------------------------------------
 
 
+Told = Column | Callable[[int], str]
+"""What an example says of a row: a column's value, or a text."""
+
+
 @dataclass
 class _Tally:
-    """Rows of one sentence, added up batch by batch."""
+    """Rows of one sentence, added up batch by batch; `aside` where another finding tells of them."""
 
     feature: str
     message: str
+    aside: bool = False
     of: int = 0
     rows: int = 0
     examples: list[Example] = field(default_factory=list)
 
-    def add(self, spine: Spine, view: View, hit: Mask, got: str | Column, wanted: Sequence[str] | Column) -> None:
+    def add(self, spine: Spine, keys: Iterable[str], hit: Mask, got: Told, wanted: Told) -> None:
         self.of += len(hit)
         self.rows += int(hit.sum())
         for row in np.flatnonzero(hit)[: EXAMPLES - len(self.examples)].tolist():
-            keys = ", ".join(f"{key.ask} {spine.keys[key.ask].value(row)}" for key in view.keys)
-            shown = [str(one.value(row)) if isinstance(one, Column) else one if isinstance(one, str) else one[row]
-                     for one in (got, wanted)]  # fmt: skip
-            self.examples.append(Example(str(spine.ids[row]), instant(int(spine.as_of[row])), keys, shown[0], shown[1]))
+            asked = ", ".join(f"{key} {spine.keys[key].value(row)}" for key in keys)
+            told = [str(one.value(row)) if isinstance(one, Column) else one(row) for one in (got, wanted)]
+            self.examples.append(Example(str(spine.ids[row]), instant(int(spine.as_of[row])), asked, *told))
 
     def finding(self, kind: Kind) -> Finding:
         return Finding(
@@ -95,8 +101,12 @@ class _Tally:
 Tallies = dict[tuple[Kind, str], _Tally]
 
 
-def _tally(tallies: Tallies, kind: Kind, feature: str, message: str) -> _Tally:
-    return tallies.setdefault((kind, feature + message), _Tally(feature, message))
+def _tally(tallies: Tallies, kind: Kind, feature: str, message: str, *, aside: bool = False) -> _Tally:
+    return tallies.setdefault((kind, feature + message), _Tally(feature, message, aside))
+
+
+def _asked_by(view: View) -> list[str]:
+    return [key.ask for key in view.keys]
 
 
 def _built(tallies: Tallies, view: View, served: Served, *, as_served: bool) -> None:
@@ -105,83 +115,114 @@ def _built(tallies: Tallies, view: View, served: Served, *, as_served: bool) -> 
     there = (rows.status <= Status.NULL) & (rows.event != NO_TIME)
     known = np.maximum(rows.event, rows.created) + (view.availability_lag_us if as_served else 0)
     late = there & (known > as_of)
-    when = np.array([f"known {instant(int(t))}" for t in known[late]], dtype=object)
-    texts = np.full(len(late), "", dtype=object)
-    texts[late] = when
     message = "training rows hold what nobody knew at their ask"
-    _tally(tallies, Kind.LEAK, view.name, message).add(served.spine, view, late, "in training", texts.tolist())
+    _tally(tallies, Kind.LEAK, view.name, message).add(
+        served.spine,
+        _asked_by(view),
+        late,
+        lambda _: "in training",
+        lambda row: f"known {instant(int(known[row]))}",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """One way in which a value may have come about: what the view would answer then."""
+    """One way in which values may have come about: what the views would answer then, and which rows nobody knew."""
 
-    rows: ViewRows
-    leaks: Mask
+    views: Mapping[str, ViewRows]
+    leaks: Mapping[str, Mask]
     why: str
 
 
 def _behind(
-    tallies: Tallies, snapshot: Snapshot, served: Served, known: OfflineStore, feast: OfflineStore
+    tallies: Tallies, bundle: Bundle, served: Served, known: OfflineStore, feast: OfflineStore
 ) -> Mapping[str, ViewRows]:
     """Find out how the values of an adopted set came about; the rows that should have answered."""
-    bundle, spine = snapshot.bundle, served.spine
-    true = answers(known, bundle, spine)
+    spine = served.spine
+    candidates = _candidates(bundle, spine, known, feast)
     for view in bundle.views:
-        candidates = list(_candidates(view, spine, true[view.name], known, feast))
+        ways = [(c.views[view.name].features, c.leaks[view.name], c.why) for c in candidates]
         for feature in view.features:
-            given = served.views[view.name].features[feature.name]
-            if (given.status == Status.NOT_REQUESTED).all():
-                continue
-            _explained(tallies, bundle, view, spine, feature.name, given=given, candidates=candidates)
-    return true
+            columns = [(features[feature.name], leaks, why) for features, leaks, why in ways]
+            _explained(tallies, bundle, view.full_name(feature.name), served, _asked_by(view), columns)
+    asked = [name for name, column in served.derived.items() if not _unasked(column)]
+    if asked:
+        nobody = [np.logical_or.reduce([np.zeros(len(spine), bool), *c.leaks.values()]) for c in candidates]
+        computed = [derive(bundle, spine, candidate.views) for candidate in candidates]
+        own = derive(bundle, spine, served.views)
+        for name in asked:
+            followed = (own[name], nobody[0], "")  # from what was given, each of which is judged by itself
+            ways_to = [(one[name], leak, c.why) for one, leak, c in zip(computed, nobody, candidates, strict=True)]
+            _explained(tallies, bundle, name, served, list(bundle.keys), [ways_to[0], followed, *ways_to[1:]])
+    return candidates[0].views
 
 
-def _candidates(
-    view: View, spine: Spine, true: ViewRows, known: OfflineStore, feast: OfflineStore
-) -> Iterator[_Candidate]:
+Way = tuple[Column, Mask, str]
+"""What a value would be, in which rows nobody knew that, and the sentence that says so (empty: nothing is wrong)."""
+
+
+def _unasked(column: Column) -> bool:
+    return bool((column.status == Status.NOT_REQUESTED).all())
+
+
+def _candidates(bundle: Bundle, spine: Spine, known: OfflineStore, feast: OfflineStore) -> list[_Candidate]:
+    """What was known; what Feast's rule takes; the newest row of all."""
     nothing = np.zeros(len(spine), dtype=bool)
-    yield _Candidate(true, nothing, "")
-    event, created = feast.best(view.name, spine, spine.as_of)
-    rows = feast.rows(view.name, spine, event, created)
-    late = (rows.status <= Status.NULL) & (np.maximum(event, created) > spine.as_of)
-    yield _Candidate(rows, late, "values are of a correction that came after the ask (Feast's rule takes it)")
-    event, created = known.best(view.name, spine, np.full(len(spine), _LATEST))
-    then = replace(spine, as_of=np.where(event == NO_TIME, spine.as_of, event))  # its values, whatever the clock says
-    rows = known.rows(view.name, then, event, created)
-    yield _Candidate(rows, np.maximum(event, created) > spine.as_of, "values are of the newest row, whatever the ask")
+    corrected: dict[str, ViewRows] = {}
+    newest: dict[str, ViewRows] = {}
+    late: dict[str, Mask] = {}
+    later: dict[str, Mask] = {}
+    for view in bundle.views:
+        event, created = feast.best(view.name, spine, spine.as_of)
+        corrected[view.name] = rows = feast.rows(view.name, spine, event, created)
+        late[view.name] = (rows.status <= Status.NULL) & (np.maximum(event, created) > spine.as_of)
+        event, created = known.best(view.name, spine, np.full(len(spine), _LATEST))
+        then = replace(spine, as_of=np.where(event == NO_TIME, spine.as_of, event))  # whatever the clock says
+        newest[view.name] = known.rows(view.name, then, event, created)
+        later[view.name] = np.maximum(event, created) > spine.as_of
+    return [
+        _Candidate(answers(known, bundle, spine), dict.fromkeys(newest, nothing), ""),
+        _Candidate(corrected, late, "values are of a correction that came after the ask (Feast's rule takes it)"),
+        _Candidate(newest, later, "values are of the newest row, whatever the ask"),
+    ]
 
 
 def _explained(
-    tallies: Tallies,
-    bundle: Bundle,
-    view: View,
-    spine: Spine,
-    feature: str,
-    *,
-    given: Column,
-    candidates: Sequence[_Candidate],
+    tallies: Tallies, bundle: Bundle, name: str, served: Served, keys: Sequence[str], ways: Sequence[Way]
 ) -> None:
-    name = view.full_name(feature)
-    contract = bundle.contracts[name]
-    truth = candidates[0].rows.features[feature]
+    given = served.feature(bundle, name)
+    if _unasked(given):
+        return
+    contract, spine = bundle.contracts[name], served.spine
+    truth = ways[0][0]
     open_ = np.ones(len(spine), dtype=bool)
-    for candidate in candidates:
-        alike = same_values(given, candidate.rows.features[feature], contract.rtol, contract.atol)
-        if candidate.why:
-            leaks = open_ & alike & candidate.leaks
-            _tally(tallies, Kind.LEAK, name, candidate.why).add(spine, view, leaks, given, truth)
-            open_ &= ~leaks
-        else:
-            open_ &= ~alike
+    for column, unknown, why in ways:
+        alike = open_ & same_values(given, column, contract.rtol, contract.atol)
+        alike &= column.status != Status.NOT_REQUESTED  # computed from nothing: that explains no value
+        if why:
+            alike &= unknown
+            _tally(tallies, Kind.LEAK, name, why).add(spine, keys, alike, given, truth)
+        open_ &= ~alike
     message = "values are those of no source row that could be meant"
-    _tally(tallies, Kind.MISMATCH, name, message).add(spine, view, open_, given, truth)
+    _tally(tallies, Kind.MISMATCH, name, message).add(spine, keys, open_, given, truth)
 
 
 # -- the sources ------------------------------------------------------------------------------------------------------
 
 
-def _backwards(view: View, store: OfflineStore, cut: int) -> Iterator[Finding]:
+def _early(tallies: Tallies, view: View, spine: Spine, rows: ViewRows) -> None:
+    """Asks that were answered by a row which claims to have been known before it happened."""
+    hit = (rows.status <= Status.NULL) & (rows.created != NO_TIME) & (rows.created < rows.event)
+    _tally(tallies, Kind.CONTRACT, view.name, _EARLY, aside=True).add(
+        spine,
+        _asked_by(view),
+        hit,
+        lambda row: f"created {instant(int(rows.created[row]))}",
+        lambda row: f"its event {instant(int(rows.event[row]))} or later",
+    )
+
+
+def _backwards(view: View, store: OfflineStore, cut: int, tallies: Tallies) -> Iterator[Finding]:
     """Source rows that claim to have been known before they happened, among those known by the last ask."""
     if view.source.created is None or cut == NO_TIME:
         return
@@ -189,15 +230,15 @@ def _backwards(view: View, store: OfflineStore, cut: int) -> Iterator[Finding]:
     event, created = rows["event"].to_numpy(), rows["created"].to_numpy()
     early = (created != NO_TIME) & (created < event)
     if early.any():
+        told = tallies[Kind.CONTRACT, view.name + _EARLY]
         first = instant(int(event[early].min()))
-        yield Finding(
-            Kind.CONTRACT,
-            view.name,
-            int(early.sum()),
-            len(rows),
+        message = (
             f"{view.name}: {int(early.sum()):,} of {len(rows):,} source rows were created before their event, the "
-            f"first at {first}; they count as known at their event",
+            f"first at {first}, and answered {told.rows:,} of {told.of:,} training rows; they count as known at their "
+            "event"
         )
+        examples = tuple(told.examples)
+        yield Finding(Kind.CONTRACT, view.name, int(early.sum()), len(rows), message, Tap.STORE, examples=examples)
 
 
 def _tied(tallies: Tallies, view: View, spine: Spine, rows: ViewRows, twins: npt.NDArray[np.void] | None) -> None:
@@ -207,7 +248,9 @@ def _tied(tallies: Tallies, view: View, spine: Spine, rows: ViewRows, twins: npt
     keys = [spine.keys[key.ask] for key in view.keys]
     hit = np.isin(_void(keys, rows.event, rows.created), twins) & (rows.status <= Status.NULL)
     message = "training rows were answered by one of several source rows equal in keys and both times: which is true?"
-    _tally(tallies, Kind.CONTRACT, view.name, message).add(spine, view, hit, "one of them", ["another"] * len(hit))
+    _tally(tallies, Kind.CONTRACT, view.name, message).add(
+        spine, _asked_by(view), hit, lambda _: "one of them", lambda _: "another"
+    )
 
 
 def _twins(view: View, store: OfflineStore) -> npt.NDArray[np.void] | None:
@@ -215,9 +258,8 @@ def _twins(view: View, store: OfflineStore) -> npt.NDArray[np.void] | None:
     if not store.ties(view.name):
         return None
     source = view.source
-    table = ds.dataset(source.path, format="parquet").to_table(
-        columns=[*(key.column for key in view.keys), source.timestamp, *([source.created] if source.created else [])]
-    )
+    times = [source.timestamp, *([source.created] if source.created else [])]
+    table = read_source(source, [*(key.column for key in view.keys), *times])
     keys = [Column.from_arrow(table[key.column], key.dtype, key.column) for key in view.keys]
     event = _times(table, source.timestamp)
     hashes = _void(keys, event, _times(table, source.created))

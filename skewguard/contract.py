@@ -61,7 +61,8 @@ class Contract:
             if name.partition(".")[0] in _NOT_CONTRACT:
                 continue
             if name not in _READERS:
-                complaints.append(f"{where}: unknown tag {PREFIX}{name}; known are {', '.join(sorted(_READERS))}")
+                known_tags = "it belongs on an Entity" if name == "pii" else f"known are {', '.join(sorted(_READERS))}"
+                complaints.append(f"{where}: unknown tag {PREFIX}{name}; {known_tags}")
                 continue
             field, read = _READERS[name]
             try:
@@ -123,7 +124,7 @@ _READERS: dict[str, tuple[str, Any]] = {
     "unit": ("unit", str),
     "owner": ("owner", str),
 }
-_NOT_CONTRACT = {"availability_lag", "transforms", "unproven"}  # read by definitions
+_NOT_CONTRACT = {"availability_lag", "model_input", "transforms", "unproven"}  # read by definitions
 
 
 def lag_until_available(where: str, tags: Mapping[str, str]) -> int:
@@ -136,6 +137,17 @@ def lag_until_available(where: str, tags: Mapping[str, str]) -> int:
         return microseconds(text)
     except DefinitionError as error:
         raise DefinitionError(f"{where}: tag {PREFIX}availability_lag={text!r}: {error}") from error
+
+
+def hides_keys(where: str, tags: Mapping[str, str]) -> bool:
+    """Whether an entity's keys are written to the log as keyed hashes only; False without the tag.
+
+    Raises `DefinitionError` for a way of hiding them that there is not.
+    """
+    how = tags.get(PREFIX + "pii")
+    if how not in (None, "hash"):
+        raise DefinitionError(f"{where}: tag {PREFIX}pii={how!r}: expected hash")
+    return how is not None
 
 
 def contract(  # noqa: PLR0913  (one argument per promise)
@@ -151,8 +163,10 @@ def contract(  # noqa: PLR0913  (one argument per promise)
     benign_rate: float | None = None,
     unit: str | None = None,
     owner: str | None = None,
+    pii: Literal["hash"] | None = None,
 ) -> dict[str, str]:
-    """The tags of a Feast view or field that say what it promises; only what is given is written.
+    """The tags of a Feast view or field that say what it promises; only what is given is written. `pii` is an entity's:
+    its keys stand in the log as keyed hashes.
 
     Raises `DefinitionError` for what cannot be promised.
 
@@ -178,7 +192,10 @@ def contract(  # noqa: PLR0913  (one argument per promise)
     tags = {PREFIX + name: str(value) for name, value in given.items() if value is not None}
     Contract.from_tags("contract(...)", tags)
     lag_until_available("contract(...)", tags)
-    return tags
+    if pii is None:
+        return tags
+    hides_keys("contract(...)", {PREFIX + "pii": pii})
+    return tags | {PREFIX + "pii": pii}
 
 
 def transforms(*functions: str) -> dict[str, str]:
@@ -188,6 +205,16 @@ def transforms(*functions: str) -> dict[str, str]:
     {'skewguard.transforms': 'acme.features:gust_ratio'}
     """
     return {PREFIX + "transforms": " ".join(functions)}
+
+
+def model_input(*functions: str) -> dict[str, str]:
+    """The tag by which a feature service names the transforms that run after the on-demand views, for the model alone:
+    those with fitted arguments. Each as `module:function`; in this order they end the model's vector.
+
+    >>> model_input("acme.features:carrier_delay")
+    {'skewguard.model_input': 'acme.features:carrier_delay'}
+    """
+    return {PREFIX + "model_input": " ".join(functions)}
 
 
 def unproven(function: str, *, reason: str, expires: str) -> dict[str, str]:

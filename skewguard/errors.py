@@ -10,8 +10,10 @@ SkewguardError
 ├── LogError             the serving log cannot be written or read
 ├── SnapshotError        a snapshot is missing, torn or not the one that was named
 ├── ModelError           a model folder is missing or is not the one that was named
+│   └── PredictionError  the model raised on a vector, such as one with a value missing
 ├── PolicyError          the policy file is wrong (all complaints at once)
 ├── EvidenceError        what was to be judged could not be examined: UNKNOWN, never PASS
+│   └── OtherDefinitions what was served and what was trained were made from different definitions
 ├── MissingExtra         a part of skewguard was asked for whose packages are not installed
 └── Refused              the gate's answer to a model without a passing verdict
 
@@ -67,6 +69,14 @@ class ModelError(SkewguardError):
     """A model folder is missing, or is not the one that was named."""
 
 
+class PredictionError(ModelError):
+    """The model raised instead of predicting; `missing` names the columns in which the vector had no value."""
+
+    def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
+        self.missing = missing
+        super().__init__(message)
+
+
 class PolicyError(SkewguardError):
     """A policy file is wrong. `complaints` holds every one that was found."""
 
@@ -77,6 +87,10 @@ class PolicyError(SkewguardError):
 
 class EvidenceError(SkewguardError):
     """What was to be judged could not be examined. Leads to UNKNOWN, never to PASS."""
+
+
+class OtherDefinitions(EvidenceError):
+    """What was served and what was trained were made from different definitions, transforms or fitted values."""
 
 
 class MissingExtra(SkewguardError):

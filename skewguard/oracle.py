@@ -6,18 +6,21 @@ no ASOF; every row of the key is looked at for every ask. Slow on purpose; made 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from skewguard.definitions import Key, View
 from skewguard.errors import SourceError
+from skewguard.place import Place, parquet_files, shown
 from skewguard.spine import Spine, ViewRows, expire
 from skewguard.values import NO_TIME, Column, Dtype, Status
 
@@ -74,7 +77,8 @@ def _times(table: pa.Table, name: str | None) -> npt.NDArray[np.int64]:
 
 
 def _rows_of(view: View, asked: Iterable[tuple[Any, ...]]) -> pa.Table:
-    table = _read(view.source.path)
+    times = [view.source.timestamp, *([view.source.created] if view.source.created else [])]
+    table = _read(view.source.path, [*(k.column for k in view.keys), *times, *(f.column for f in view.features)])
     for i, key in enumerate(view.keys):
         wanted = pa.array({ask[i] for ask in asked if ask[i] is not None}, type=key.dtype.arrow)
         table = table.filter(pc.is_in(_key(table, key).to_arrow(), value_set=wanted))
@@ -85,8 +89,61 @@ def _key(table: pa.Table, key: Key) -> Column:
     return Column.from_arrow(table[key.column], key.dtype, key.column)
 
 
-def _read(path: str) -> pa.Table:
+# -- the files, without DuckDB ----------------------------------------------------------------------------------------
+
+
+def _read(path: str, columns: Sequence[str]) -> pa.Table:
+    """These columns of every file that a source's path means, columns of its partitions among them."""
+    wanted = list(dict.fromkeys(columns))
+    with _readable(shown(path)):
+        files = parquet_files(path)
+        partitions = _partitions(files)
+        inside = [name for name in wanted if name not in partitions]
+        tables = []
+        for at, one in enumerate(files):
+            table = _columns(one, inside)
+            for name in [name for name in wanted if name in partitions]:
+                value = partitions[name].slice(at, 1).take(pa.array([0] * len(table), pa.int64()))
+                table = table.append_column(name, value)
+            tables.append(table.select(wanted))
+        return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _columns(place: Place, names: Sequence[str]) -> pa.Table:
+    with _readable(place.name), place.open() as stream, pq.ParquetFile(stream) as file:
+        missing = [name for name in names if name not in file.schema_arrow.names]
+        if missing:
+            raise SourceError(f"{place}: column {missing[0]!r} is missing: the cross-check cannot read it")
+        return file.read(columns=list(names))
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
     try:
-        return ds.dataset(Path(path), format="parquet").to_table()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise SourceError(f"{path}: cannot be read for the cross-check: {error}") from error
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{name}: cannot be read for the cross-check: {error}") from error
+
+
+def _partitions(files: Sequence[Place]) -> dict[str, pa.Array]:
+    """What the folders say (`month=7/day=2013-07-01/`), a value per file; nothing where files have other ones.
+
+    Typed as DuckDB does: whole numbers, else days, else texts; `__HIVE_DEFAULT_PARTITION__` is null.
+    """
+    told = [dict(part.split("=", 1) for part in file.path.split("/")[:-1] if "=" in part) for file in files]
+    if any(one.keys() != told[0].keys() for one in told):
+        return {}
+    return {name: _typed([_text(one[name]) for one in told]) for name in told[0]}
+
+
+def _text(value: str) -> str | None:
+    return None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+
+
+def _typed(texts: Sequence[str | None]) -> pa.Array:
+    there = [text for text in texts if text is not None]
+    if there and all(re.fullmatch(r"0|-?[1-9]\d{0,18}", text) for text in there):
+        return pa.array([None if text is None else int(text) for text in texts], pa.int64())
+    if there and all(re.fullmatch(r"\d{4}-\d\d-\d\d", text) for text in there):
+        return pa.array(texts, pa.string()).cast(pa.date32())
+    return pa.array(texts, pa.string())

@@ -15,6 +15,10 @@ minimum_effect = 0.0                 # so much must a rate exceed the benign one
 [limits]                             # share of rows per kind of finding; absent kinds tolerate nothing
 expectation = 0.0
 
+[impact]                             # with the model at hand: judge what was served by what it does, not by rows alone
+flips = 0.005                        # what turns this share of decisions is a failure; what turns fewer, a warning
+threshold = 0.5                      # a score that reaches it is a decision
+
 [modes]                              # other modes, by name or shell pattern; the first that matches counts
 "experiment-*" = "observe"
 
@@ -41,8 +45,9 @@ from skewguard.contract import microseconds
 from skewguard.errors import DefinitionError, PolicyError
 from skewguard.findings import Kind
 
+_MOST_ALARMS = 0.5
 EVIDENCE = ("shadow", "production", "probe")
-_SECTIONS: dict[str, type] = {"policy": dict, "limits": dict, "modes": dict, "waiver": list}
+_SECTIONS: dict[str, type] = {"policy": dict, "limits": dict, "impact": dict, "modes": dict, "waiver": list}
 
 
 class Mode(enum.StrEnum):
@@ -65,7 +70,11 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is tolerated, for which models. `digest` identifies the file's content (sha256, hex)."""
+    """What is tolerated, for which models. `digest` identifies the file's content (sha256, hex).
+
+    `flips` is the share of decisions (scores that reach `threshold`) from which what was served wrongly is a failure,
+    whatever its limit says; None: rows decide.
+    """
 
     governs: tuple[str, ...]
     evidence: tuple[str, ...] = ("shadow", "production")
@@ -81,6 +90,8 @@ class Policy:
     requires: tuple[Kind, ...] = ()
     false_alarm_rate: float = 0.05
     minimum_effect: float = 0.0
+    flips: float | None = None
+    threshold: float = 0.5
 
     def governs_model(self, name: str) -> bool:
         """Whether the registered model `name` is governed."""
@@ -109,11 +120,15 @@ def load_policy(path: str | Path) -> Policy:
             data[name] = kind()
     settings = _settings(dict(data["policy"]), complaints)
     limits = _limits(data["limits"], complaints)
+    flips, threshold = _impact(data["impact"], complaints)
     modes = tuple((name, _mode(f"modes.{name}", text, complaints)) for name, text in data["modes"].items())
     waivers = tuple(w for i, given in enumerate(data["waiver"]) if (w := _waiver(i, given, complaints)))
     if complaints:
         raise PolicyError([f"{path}: {complaint}" for complaint in complaints])
-    return Policy(**settings, limits=limits, modes=modes, waivers=waivers, digest=hashlib.sha256(raw).hexdigest())
+    return Policy(
+        **settings, limits=limits, modes=modes, waivers=waivers, flips=flips, threshold=threshold,
+        digest=hashlib.sha256(raw).hexdigest(),
+    )  # fmt: skip
 
 
 def _settings(data: dict[str, Any], complaints: list[str]) -> dict[str, Any]:
@@ -145,17 +160,15 @@ def _settings(data: dict[str, Any], complaints: list[str]) -> dict[str, Any]:
     if not 0 <= unverifiable < 1:
         complaints.append(f"policy.maximum_unverifiable: expected a share of rows in [0, 1), got {unverifiable}")
     requires = take("requires", "a list", list, [])
-    complaints += [
-        f"policy.requires: {kind!r} is no kind of finding; there are {', '.join(Kind)}"
-        for kind in requires
-        if kind not in list(Kind)
-    ]
+    unknown = [repr(kind) for kind in requires if kind not in list(Kind)]
+    complaints += [f"policy.requires: {k} is no kind of finding; there are {', '.join(Kind)}" for k in unknown]
     alarms = float(take("false_alarm_rate", "a number", (int, float), 0.05))
-    if not 0 < alarms <= 0.5:
-        complaints.append(f"policy.false_alarm_rate: expected a rate in (0, 0.5], got {alarms}")
     effect = float(take("minimum_effect", "a number", (int, float), 0.0))
-    if not 0 <= effect < 1:
-        complaints.append(f"policy.minimum_effect: expected a share of rows in [0, 1), got {effect}")
+    if not 0 < alarms <= _MOST_ALARMS or not 0 <= effect < 1:
+        complaints.append(
+            f"policy: expected false_alarm_rate in (0, {_MOST_ALARMS}] and minimum_effect in [0, 1), "
+            f"got {alarms}, {effect}"
+        )
     valid = 0
     try:
         valid = microseconds(take("verdict_valid_for", "a duration such as 7d", str, "7d"))
@@ -193,6 +206,21 @@ def _limits(data: Mapping[str, Any], complaints: list[str]) -> dict[Kind, float]
         else:
             limits[Kind(name)] = float(value)
     return limits
+
+
+def _impact(data: Mapping[str, Any], complaints: list[str]) -> tuple[float | None, float]:
+    """(share of decisions, the score from which one is made)."""
+    complaints += [f"impact.{name}: unknown setting" for name in data if name not in ("flips", "threshold")]
+    flips, threshold = data.get("flips"), data.get("threshold", 0.5)
+    share = float(flips) if isinstance(flips, int | float) and not isinstance(flips, bool) else None
+    if "flips" in data and not (share is not None and 0 < share <= 1):
+        complaints.append(f"impact.flips: expected a share of decisions in (0, 1], got {flips!r}")
+    if data and "flips" not in data:
+        complaints.append("impact.flips: missing; it says from which share of decisions on a finding is a failure")
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        complaints.append(f"impact.threshold: expected a score such as 0.5, got {threshold!r}")
+        return None, 0.5
+    return share, float(threshold)
 
 
 def _waiver(index: int, data: object, complaints: list[str]) -> Waiver | None:

@@ -5,7 +5,8 @@ Users say `entity_df`, as in Feast; inside it is a Spine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from skewguard.errors import AskError, CastError
-from skewguard.values import NO_TIME, Array, Column, Dtype, Status
+from skewguard.values import NO_TIME, Array, Column, Dtype, Status, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,25 @@ def read_spine(
     each ask; without one, asks are numbered. Null keys are allowed (their answer is not_found); a missing column, a
     naive or null instant, a null id and a value of another type raise `AskError`.
     """
-    wanted = [as_of, *keys, *request, *([id_column] if id_column else [])]
-    missing = [name for name in wanted if name not in table.column_names]
+    wanted = {**keys, **request}
+    instants = read_instants(table, as_of, [*wanted, *([id_column] if id_column else [])])
+    if id_column and table[id_column].null_count:
+        raise AskError(id_column, f"{table[id_column].null_count} asks have no id")
+    with _asked():
+        columns = {name: Column.from_arrow(table[name], dtype, name) for name, dtype in wanted.items()}
+        numbers = pa.array(np.arange(len(table))).cast(pa.string())
+        ids = Column.from_arrow(table[id_column] if id_column else numbers, Dtype.STRING, id_column or "").values
+    return Spine(
+        ids,
+        instants,
+        {name: columns[name] for name in keys},
+        {name: columns[name] for name in request},
+    )
+
+
+def read_instants(table: pa.Table, as_of: str, beside: Iterable[str] = ()) -> npt.NDArray[np.int64]:
+    """The instants of asks (int64 microseconds); the columns `beside` must be there as well. Raises `AskError`."""
+    missing = [name for name in (as_of, *beside) if name not in table.column_names]
     if missing:
         raise AskError(missing[0], f"column is missing; the asks have {', '.join(table.column_names)}")
     kind = table.schema.field(as_of).type
@@ -61,24 +79,24 @@ def read_spine(
         raise AskError(as_of, f"expected instants with a time zone (timestamp[us, UTC]), got {kind}")
     if table[as_of].null_count:
         raise AskError(as_of, f"{table[as_of].null_count} asks have no instant")
-    if id_column and table[id_column].null_count:
-        raise AskError(id_column, f"{table[id_column].null_count} asks have no id")
+    with _asked():
+        instants: npt.NDArray[np.int64] = cast(table[as_of], Dtype.TIMESTAMP, as_of).view(pa.int64()).to_numpy()
+    return instants
+
+
+def read_keys(table: pa.Table, name: str, dtype: Dtype) -> pa.Array:
+    """A column of keys in its declared dtype. Raises `AskError`."""
+    with _asked():
+        return cast(table[name], dtype, name)
+
+
+@contextmanager
+def _asked() -> Iterator[None]:
+    """What does not fit its dtype is said of the asks."""
     try:
-        instants = Column.from_arrow(table[as_of], Dtype.TIMESTAMP, as_of)
-        columns = {n: Column.from_arrow(table[n], dtype, n) for n, dtype in (*keys.items(), *request.items())}
-        ids = (
-            Column.from_arrow(table[id_column], Dtype.STRING, id_column).values
-            if id_column
-            else np.array([str(i) for i in range(len(table))], dtype=object)
-        )
+        yield
     except CastError as error:
         raise AskError(str(error).partition(":")[0], str(error).partition(": ")[2]) from error
-    return Spine(
-        ids,
-        instants.values.view("int64"),
-        {name: columns[name] for name in keys},
-        {name: columns[name] for name in request},
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from skewguard.errors import StoreUnavailable
 from skewguard.model import FEATURES_KEY, SNAPSHOT_KEY, Model, load_model
 from skewguard.offline import OfflineStore
 from skewguard.online import Layout, Lookup, OnlineStore, open_store, pack
-from skewguard.online.layout import unpack, view_prefix
+from skewguard.online.keys import view_prefix
+from skewguard.online.layout import unpack
 from skewguard.policy import Policy
 from skewguard.replay import Pairs, replay
 from skewguard.service.answering import Answering

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from benchmarks.pit.__main__ import main
 from benchmarks.pit.agreement import Agreement, compare
 from benchmarks.pit.cases import CASES
 from benchmarks.pit.figures import of_case
-from benchmarks.pit.race import Limits, Standing, _watch
+from benchmarks.pit.race import Limits, Standing, _watch, race
 
 TINY = ["--scale", "0.001", "--rounds", "1"]
 
@@ -42,6 +43,7 @@ def test_a_quick_race_ends_with_its_figures(root: Path, tmp_path: Path, capsys: 
     assert last["max_ratio_best"] == case["ratio_best"]
     assert last["min_ratio_feast"] == case["ratio_feast"] > 0
     assert case["ours_mib"] > 0 < case["ours_cpu_s"]
+    assert {"ours_s", "best_s", "best", "feast_duckdb_s", "ratio_feast", "disagreements"} <= set(case)
 
     saved = tmp_path / "figures.json"
     saved.write_text(json.dumps(last))
@@ -70,6 +72,14 @@ def test_who_takes_too_much_is_ended() -> None:
         finally:
             process.kill()
             process.wait()
+
+
+def test_a_quick_race_has_no_time_for_a_second_round(root: Path) -> None:
+    """After the deadline no further round begins; the first is always run."""
+    case = next(case for case in CASES if case.name == "1M-1M-1")
+    limits, among = Limits(4096, 60), ("ours", "floor")
+    standings = race(case, root, rounds=5, limits=limits, among=among, scale=0.001, deadline=time.monotonic())
+    assert {name: len(standing.runs) for name, standing in standings.items()} == {"ours": 1, "floor": 1}
 
 
 def test_who_was_ended_counts_as_null() -> None:

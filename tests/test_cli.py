@@ -15,7 +15,7 @@ from skewguard.cli import main, serve_settings
 from skewguard.definitions import Bundle
 from skewguard.findings import Kind
 from skewguard.online import OnlineStore, open_store
-from skewguard.online.layout import watermark_key, watermark_of
+from skewguard.online.keys import watermark_key, watermark_of
 from skewguard.servinglog import read_log
 from skewguard.snapshot import load_snapshot
 from skewguard.values import Column
@@ -357,3 +357,33 @@ def test_the_module_exits_with_the_commands_code(tmp_path: Path, project: Path) 
     document: dict[str, Any] = json.loads(done.stdout)
     assert (document["ruling"], done.stderr) == ("UNKNOWN", "")
     assert np.isfinite(document["coverage"]["rows"])
+
+
+def test_outcomes_are_brought_in_and_judged(run: Run, project: Path, loop: Loop) -> None:
+    """Outcomes from a file find what the log lacks; a file without the column is told."""
+    table = loop.asks.select(["id", "event_timestamp"]).append_column("late", pa.array([1.0] * len(loop.asks)))
+    more = pa.table({"id": ["gone"], "event_timestamp": table["event_timestamp"].slice(9, 1), "late": [0.0]})
+    pq.write_table(pa.concat_tables([table, more]), project / "arrived.parquet")
+    kept = project / "outcomes"
+    flags = ["--outcomes", kept, "--outcome", "late", "--as-of", "event_timestamp"]
+    code, out, _ = run("outcomes", "import", project / "arrived.parquet", *flags, "--json")
+    assert (code, json.loads(out)["rows"], json.loads(out)["timed"]) == (0, 181, 181)
+    code, out, _ = run("guard", "--outcomes", kept, "--json")
+    assert code == 1
+    verdict = Verdict.from_json(json.loads(out))
+    assert [(one.kind, one.rows) for one in verdict.findings] == [(Kind.INCOMPLETE, 1)]
+    code, _, err = run("outcomes", "import", project / "arrived.parquet", "--outcome", "arrival")
+    assert code == 2
+    assert "no column 'arrival'; there are id, event_timestamp, late" in err
+
+
+def test_a_guard_looks_at_a_window(run: Run, project: Path) -> None:  # noqa: ARG001
+    """Since an instant, or for so long: without rows there the ruling is UNKNOWN; a naive instant is refused."""
+    code, out, err = run("guard", "--since", "2024-03-04T12:00Z", "--json")
+    assert err == ""
+    assert Verdict.from_json(json.loads(out)).coverage.since.startswith("2024-03-04T12:00")
+    code, out, _ = run("guard", "--since", "1h", "--json")
+    assert code == 3
+    code, _, err = run("guard", "--since", "2024-03-04T12:00")
+    assert code == 2
+    assert "expected an instant with a time zone" in err

@@ -19,7 +19,7 @@ from feast import types as ft
 from feast.data_format import DeltaFormat
 from feast.on_demand_feature_view import on_demand_feature_view
 
-from skewguard.contract import Contract, contract, transforms
+from skewguard.contract import Contract, contract, model_input, transforms, unproven
 from skewguard.definitions import Bundle, Derived, Feature, Key, RequestField, Source, View, load_bundle
 from skewguard.definitions.feast import compile_service
 from skewguard.errors import DefinitionError
@@ -224,6 +224,53 @@ def test_a_view_may_be_asked_for_twice_under_other_keys(repo: Repo) -> None:
         got = offline.answer(spine([T0], {name: column(Dtype.STRING, value) for name, value in keys.items()}))
     assert plain(got["road"].features["toll"]) == [3]
     assert plain(got["back"].features["toll"]) == [4]
+
+
+def test_an_entity_says_that_its_keys_are_hashed_in_the_log(tmp_path: Path) -> None:
+    """The bundle names them as an ask calls them, whichever way the view is asked for, and its digest says so."""
+    made = Repo(tmp_path)
+    services = [
+        FeatureService(name="mapped", features=[made.buyer[["spent"]]]),
+        FeatureService(name="renamed", features=[made.road.with_join_key_map({"src": "origin"}), made.globe]),
+    ]
+    made.apply(made.buyer, made.road, made.globe, *services)
+    before = compile_service(tmp_path, "renamed")
+    assert before.pii == ()
+    assert '"pii": []' in before.text()
+    made.buyer_id = Entity(name="buyer", join_keys=["buyer_id"], value_type=ValueType.INT64, tags=contract(pii="hash"))
+    made.src = Entity(name="from", join_keys=["src"], value_type=ValueType.STRING, tags=contract(pii="hash"))
+    made.apply()
+    assert compile_service(tmp_path, "mapped").pii == ("buyer_id",)
+    after = compile_service(tmp_path, "renamed")
+    assert after.pii == ("origin",)
+    assert after.digest != before.digest == replace(after, pii=()).digest
+    after.save(tmp_path / "b.json")
+    assert load_bundle(tmp_path / "b.json") == after
+
+
+def test_hiding_keys_is_asked_for_of_an_entity_and_in_one_way(tmp_path: Path) -> None:
+    """Another word, the tag on a view, or a key that no hash fits into: refused when it is compiled."""
+    with pytest.raises(DefinitionError, match="expected hash"):
+        contract(pii="mask")  # type: ignore[arg-type]
+    made = Repo(tmp_path)
+    made.src = Entity(name="from", join_keys=["src"], value_type=ValueType.STRING, tags={"skewguard.pii": "mask"})
+    narrow = Entity(name="level", join_keys=["level"], value_type=ValueType.INT32, tags=contract(pii="hash"))
+    levels = FeatureView(
+        name="levels", entities=[narrow], schema=fields(visits=ft.Int64, level=ft.Int32), source=made.buyers
+    )
+    told = FeatureView(
+        name="told",
+        entities=[made.buyer_id],
+        schema=fields(visits=ft.Int64, buyer_id=ft.Int64),
+        source=made.buyers,
+        tags={"skewguard.pii": "hash"},
+    )
+    made.apply(narrow, levels, told, made.road, FeatureService(name="s", features=[levels, told, made.road]))
+    assert sorted(made.complaints("s")) == [
+        "entity from: tag skewguard.pii='mask': expected hash",
+        "entity level: its key level is int32; only text and int64 keys can be hashed. Declare it so.",
+        "feature view told: unknown tag skewguard.pii; it belongs on an Entity",
+    ]
 
 
 def test_an_on_demand_view_brings_its_inputs_along(repo: Repo) -> None:
@@ -522,3 +569,40 @@ def test_code_that_changed_is_refused_with_both_fingerprints() -> None:
     assert len(caught.value.complaints) == 2
     assert f"{'0' * 32}, the code here has {fingerprint(greeting)}" in caught.value.complaints[0]
     assert "Compile the bundle again, or deploy that code." in caught.value.complaints[1]
+
+
+# -- model inputs -----------------------------------------------------------------------------------------------------
+
+
+def test_a_service_names_its_model_inputs(repo: Repo) -> None:
+    """They wait for a snapshot, read stored and derived features and request fields, and end the vector in their order;
+    what the service's tags say counts for them."""
+    now = on_demand("hours", [repo.buyer], fields(seen_hour=ft.Float64), transforms("tests.worlds:seen_hour"))
+    tags = model_input("tests.worlds:hour_share", "tests.worlds:beyond_usual") | contract(rtol=1e-9, owner="shop")
+    repo.apply(repo.buyer, now, FeatureService(name="fitted", features=[repo.buyer[["spent", "city"]], now], tags=tags))
+    made = repo.compile("fitted")
+    assert made.unfitted == ("model_input__hour_share", "model_input__beyond_usual")
+    assert made.vector == ("buyer__spent", "hours__seen_hour", *made.unfitted)
+    share, usual = made.derived[-2:]
+    assert (share.inputs, usual.inputs) == (("hours__seen_hour",), ("buyer__city", "buyer__spent"))
+    assert [(one.parameter, one.function, one.inputs, one.value) for one in usual.fitted] == [
+        ("usual", "tests.worlds:usual_spending", ("buyer__city", "buyer__spent"), None)
+    ]
+    assert (usual.contract.rtol, usual.contract.owner) == (1e-9, "shop")
+    assert usual.graph
+    assert Bundle.from_json(made.to_json()) == made
+
+
+def test_what_is_wrong_with_model_inputs_is_said(repo: Repo) -> None:
+    """In an on-demand view a fitted argument is refused; in a service a function that is not there, an input that the
+    service does not have, and a waiver for nothing."""
+    now = on_demand(
+        "misfit_now", [repo.buyer], fields(beyond_usual=ft.Float64), transforms("tests.worlds:beyond_usual")
+    )
+    tags = model_input("tests.worlds:hour_share", "tests.worlds:no") | unproven("x", reason="r", expires="2099-01-01")
+    repo.apply(repo.buyer, now, FeatureService(name="misfit", features=[repo.buyer[["spent"]], now], tags=tags))
+    said = "\n".join(repo.complaints("misfit"))
+    assert "beyond_usual has fitted arguments, and Feast runs this view before there is a snapshot" in said
+    assert "model input tests.worlds:hour_share: parameter 'seen_hour' is none of" in said
+    assert "model input tests.worlds:no: transform 'tests.worlds:no'" in said
+    assert "feature service misfit: a tag takes 'x' unproven, but no model input of that name is there" in said

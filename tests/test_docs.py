@@ -34,6 +34,7 @@ SHARED = {
     "cli": "api",
     "errors": "api",
     "findings": "compare",
+    "place": "snapshot",
     "policy": "verdict",
     "spine": "answer",
     "testing": "transforms",

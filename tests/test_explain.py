@@ -215,3 +215,41 @@ def test_a_log_of_another_service_is_not_searched(loop: Loop, tmp_path: Path) ->
         log.append(batch)
     with pytest.raises(LogError, match="expected the folder of a serving log"):
         explain_request(tmp_path, loop.bundle, batch["id"][0].as_py())
+
+
+def test_a_lagged_row_is_told_as_lagged_and_what_rests_on_it_too(loop: Loop) -> None:
+    """An older row within max_lag is no difference to look into: it is called what it is, input and output alike."""
+    guarded = loop.guard(loop.clean_log)
+    assert guarded.comparison is not None
+    assert guarded.pairs is not None
+    row = int(np.flatnonzero(guarded.comparison.lagged)[0])
+    explanation = explain_request(
+        loop.clean_log, loop.bundle, guarded.pairs.served.spine.ids[row], snapshot=loop.snapshot
+    )
+    states = {line.feature: line.state for line in explanation.lines if line.state}
+    assert set(states.values()) == {"lagged"}
+    assert any(name.startswith(("weather__", "plane__")) for name in states)
+    assert all(line.equal is not bool(line.state) for line in explanation.lines)
+
+
+def test_a_difference_that_an_input_brings_is_carried(loop: Loop, tmp_path: Path) -> None:
+    """Where the transform is right and its input is not, the input differs and the output carries it."""
+
+    def wrap(store: Any, bundle: Bundle) -> Store:
+        def kmh(column: Column) -> Column:
+            return Column.build(column.dtype, column.values * 1.609344, column.status)
+
+        return Store(store, changed(bundle.view("weather"), "wind", kmh))
+
+    log = loop.play(tmp_path, Fault(store=wrap))
+    guarded = loop.guard(log)
+    assert guarded.pairs is not None
+    ratio = guarded.pairs.served.feature(loop.bundle, "derived__gust_ratio").present
+    bad = guarded.comparison.mismatched if guarded.comparison is not None else ratio
+    row = int(np.flatnonzero(bad & ratio)[0])
+    states = {
+        line.feature: line.state
+        for line in explain_request(log, loop.bundle, guarded.pairs.served.spine.ids[row]).lines
+    }
+    assert states["weather__wind"] == "differs"
+    assert states["derived__gust_ratio"] == "carried"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from skewguard.definitions import Bundle, View
 from skewguard.errors import DefinitionError, SourceError, StoreUnavailable
 from skewguard.offline import OfflineStore, Rule
 from skewguard.online import Lookup, OnlineStore, open_store
-from skewguard.online.layout import watermark_key, watermark_of
+from skewguard.online.keys import watermark_key, watermark_of
 from skewguard.spine import ViewRows
-from skewguard.values import NO_TIME, Dtype
+from skewguard.values import NO_TIME, Dtype, Status
 from skewguard.workflows import materialize as module
 from skewguard.workflows.materialize import Publisher, materialize
 from tests.worlds import (
@@ -344,4 +345,84 @@ def test_many_rows_are_written_in_pieces(store_url: str, tmp_path: Path, monkeyp
         monkeypatch.setattr(store, "write", spy)
         assert Publisher(made, offline, store).advance(T0 + 9) == {"v": n}
         assert plain(Lookup(made, store).answer(asks)["v"].features["x"]) == [i / 3 for i in range(n)]
-    assert [size for size in sizes if size[0]] == [(700, 0), (700, 0), (600, 1)]
+    assert [size for size in sizes if size[0]] == [(700, 0), (700, 0), (600, 2)]  # watermark and layout come last
+
+
+def _wider(folder: Path, **more: Dtype) -> View:
+    """A view over three keys, one of them long written; `x` and whatever else is asked for."""
+    path = write(
+        folder,
+        {
+            "id": pa.array([1, 2, 3]),
+            EVENT: stamps([T0 - 100, T0 + 5, T0 + 20]),
+            "x": pa.array([1.0, 2.0, 3.0]),
+            "y": pa.array([10, 20, 30]),
+        },
+        name="wider.parquet",
+    )
+    return view("v", path, {"id": Dtype.INT64}, {"x": Dtype.FLOAT64} | more, created=False)
+
+
+def test_an_added_feature_is_published_for_rows_that_were_written_before(store_url: str, tmp_path: Path) -> None:
+    """A changed definition is written whole, by a new publisher and even where nothing new became known; once."""
+    narrow, wide = bundle(_wider(tmp_path)), bundle(_wider(tmp_path, y=Dtype.INT64))
+    asks = spine([T0 + 10] * 3, {"id": column(Dtype.INT64, [1, 2, 3])})
+    with closing(open_store(store_url)) as store:
+        with OfflineStore(narrow.views) as offline:
+            assert Publisher(narrow, offline, store).advance(T0 + 10) == {"v": 2}
+        before = Lookup(wide, store).answer(asks)["v"]
+        assert [Status(code).name for code in before.features["y"].status] == ["NOT_FOUND"] * 3
+        with OfflineStore(wide.views) as offline:
+            assert Publisher(wide, offline, store).advance(T0 + 10) == {"v": 2}
+            assert plain(Lookup(wide, store).answer(asks)["v"].features["y"]) == [10, 20, None]
+            assert Publisher(wide, offline, store).advance(T0 + 10) == {}
+            assert Publisher(wide, offline, store).advance(T0 + 20) == {"v": 1}
+        assert plain(Lookup(narrow, store).answer(asks)["v"].features["x"]) == [1.0, 2.0, None]  # from the future
+
+
+def test_a_feature_that_now_comes_from_another_column_is_published_again(store_url: str, tmp_path: Path) -> None:
+    """Names and dtypes are the same, the definition is not."""
+    declared = _wider(tmp_path)
+    changed = replace(declared, features=(replace(declared.features[0], column="y"),))
+    with closing(open_store(store_url)) as store:
+        for declared_now, values in ((declared, [1.0, 2.0]), (changed, [10.0, 20.0])):
+            made = bundle(declared_now)
+            with OfflineStore(made.views) as offline:
+                assert Publisher(made, offline, store).advance(T0 + 10) == {"v": 2}
+            asks = spine([T0 + 10] * 2, {"id": column(Dtype.INT64, [1, 2])})
+            assert plain(Lookup(made, store).answer(asks)["v"].features["x"]) == values
+
+
+def test_a_feature_that_others_may_read_is_not_taken_away_unasked(store_url: str, tmp_path: Path) -> None:
+    """A service with fewer features of a view does not publish it, unless told that the others may go."""
+    wide, narrow = bundle(_wider(tmp_path, y=Dtype.INT64)), bundle(_wider(tmp_path), service="other")
+    asks = spine([T0 + 10], {"id": column(Dtype.INT64, [1])})
+    with closing(open_store(store_url)) as store:
+        with OfflineStore(wide.views) as offline:
+            materialize(wide, offline, store, T0 + 10)
+        with OfflineStore(narrow.views) as offline:
+            with pytest.raises(
+                DefinitionError, match=r"view v: the online store also has y of it, which .* service other"
+            ):
+                materialize(narrow, offline, store, T0 + 10)
+            assert plain(Lookup(wide, store).answer(asks)["v"].features["y"]) == [10]
+            assert plain(Lookup(narrow, store).answer(asks)["v"].features["x"]) == [1.0]
+            assert materialize(narrow, offline, store, T0 + 10, narrow=True) == {"v": 2}
+        assert plain(Lookup(wide, store).answer(asks)["v"].features["y"]) == [None]
+
+
+def test_a_change_that_could_not_be_written_whole_is_written_next_time(tmp_path: Path) -> None:
+    """Until all rows are in the new layout nobody is told that they are."""
+    narrow, wide = bundle(_wider(tmp_path)), bundle(_wider(tmp_path, y=Dtype.INT64))
+    asks = spine([T0 + 10] * 2, {"id": column(Dtype.INT64, [1, 2])})
+    with closing(open_store("sqlite::memory:")) as store:
+        with OfflineStore(narrow.views) as offline:
+            materialize(narrow, offline, store, T0 + 10)
+        failing = Failing(store)
+        with OfflineStore(wide.views) as offline:
+            publisher = Publisher(wide, offline, failing)
+            failing.fail_before = {failing.calls + 1}
+            with pytest.raises(StoreUnavailable):
+                publisher.advance(T0 + 10)
+            assert publisher.advance(T0 + 10) == {"v": 2}
+        assert plain(Lookup(wide, store).answer(asks)["v"].features["y"]) == [10, 20]

@@ -13,8 +13,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from skewguard.errors import ModelError
-from skewguard.model import FEATURES_KEY, TRUSTED_TYPES, load_model, model_digest
+from skewguard.errors import ModelError, PredictionError
+from skewguard.model import (
+    BUNDLE_KEY,
+    FEATURES_KEY,
+    FITTED_KEY,
+    SNAPSHOT_KEY,
+    TRUSTED_TYPES,
+    load_model,
+    model_digest,
+)
 
 Floats = npt.NDArray[np.float64]
 NAMES = ["wind", "gust", "visibility", "delay", "carrier"]
@@ -226,6 +234,29 @@ def test_other_estimators_predict_as_they_publish(tmp_path: Path) -> None:
     model = load_model(_write(tmp_path / "model", estimator, metadata=None))
     assert model.features == tuple(NAMES)
     np.testing.assert_array_equal(model.predict(np.nan_to_num(x)), expected)
+
+
+def test_a_model_that_takes_no_missing_values_says_which_were_missing(tmp_path: Path) -> None:
+    """What the estimator raises on a NaN becomes an error with the columns' names; other rows are answered as ever."""
+    x, y = _table(300)
+    whole = np.nan_to_num(x)
+    model = load_model(_write(tmp_path / "model", LogisticRegression().fit(whole, y)))
+    assert len(model.predict(whole[:2])) == 2
+    torn = whole[:2].copy()
+    torn[1, 0] = torn[0, 2] = np.nan
+    with pytest.raises(PredictionError, match="raised ValueError: Input X contains NaN") as caught:
+        model.predict(torn)
+    assert caught.value.missing == (NAMES[0], NAMES[2])
+    assert f"no value of {NAMES[0]}, {NAMES[2]}: train one that takes missing values" in str(caught.value)
+    assert isinstance(caught.value, ModelError)
+
+
+def test_a_model_says_what_it_was_trained_on(tmp_path: Path) -> None:
+    """The snapshot, its definitions and its fitted values, as the metadata records them; empty where it does not."""
+    keys = {SNAPSHOT_KEY: "s", BUNDLE_KEY: "b", FITTED_KEY: "f", FEATURES_KEY: list(NAMES)}
+    for metadata, expected in ((keys, ("s", "b", "f")), ({FEATURES_KEY: list(NAMES)}, ("", "", ""))):
+        model = load_model(_write(tmp_path / f"model{len(metadata)}", _fit("stump"), metadata=metadata))
+        assert (model.snapshot_id, model.bundle_digest, model.fitted_digest) == expected
 
 
 def test_a_classifier_of_three_classes_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,11 @@ from hypothesis import strategies as st
 
 from skewguard.contract import Contract
 from skewguard.definitions import Feature, Key, Source, View
-from skewguard.errors import SourceError
+from skewguard.errors import AskError, SourceError
 from skewguard.offline import OfflineStore, Rule
+from skewguard.offline.clock import order
+from skewguard.offline.shelf import size_of
+from skewguard.offline.timeline import Timeline
 from skewguard.oracle import brute_force
 from skewguard.spine import Spine, ViewRows, read_spine
 from skewguard.values import NO_TIME, Column, Dtype, Status, same
@@ -204,14 +208,18 @@ TIED = History(
 )
 
 
+BY_DUCKDB = {"v": ["x0"]}
+"""What rides along is read by DuckDB, whatever it is; else these files are read without it."""
+
+
 @example(TIED)
 @given(histories())
 @settings(deadline=None, max_examples=50)
 def test_the_join_answers_what_both_oracles_answer(folder: Path, history: History) -> None:
     """Under both rules: row, status and every value, for every dtype, tie, edge, null and duplicate, in order."""
     declared, asks = history.declare(folder), history.spine()
-    for rule in Rule:
-        got = answer(declared, asks, rule)
+    for rule, carry in itertools.product(Rule, ({}, BY_DUCKDB)):
+        got = answer(declared, asks, rule, carry=carry)
         assert_identical(got, brute_force(declared, asks, known=rule is Rule.KNOWN))
         values = [plain(got.features[f"x{i}"]) for i in range(len(history.kinds))]
         found = zip(
@@ -240,6 +248,31 @@ def test_neither_file_nor_thread_order_decides(folder: Path, history: History, r
     first = answer(declared, asks, threads=1)
     for again in (answer(other, asks, threads=2), answer(split, asks)):
         _assert_equal_up_to_zeros_sign(first, again)
+
+
+@given(histories())
+@settings(deadline=None, max_examples=20)
+def test_a_table_of_asks_gets_the_same_answers(folder: Path, history: History) -> None:
+    """`join` and `write` put beside the asks' own columns what `answer` answers, in declared dtypes, null for none."""
+    declared, asks = history.declare(folder), history.spine()
+    columns = {
+        f"k{i}": _array(dtype.arrow, [key[i] for key, _ in history.asks]) for i, dtype in enumerate(history.keys)
+    }
+    table = pa.table(
+        {"mine": pa.array([str(i) for i in range(len(asks))]), "when": stamps([t for _, t in history.asks])}
+    )
+    for name, array in columns.items():
+        table = table.append_column(name, array)
+    for rule in Rule:
+        features = answer(declared, asks, rule).features
+        with OfflineStore([declared], rule) as offline:
+            joined = offline.join(table, as_of="when")
+            offline.write(table, folder / "joined.parquet", as_of="when")
+        assert joined.select(table.column_names).equals(table)
+        assert pq.read_table(folder / "joined.parquet").equals(joined)
+        for name, feature in features.items():
+            assert joined[f"v__{name}"].combine_chunks().equals(feature.to_arrow())
+        assert joined.column_names == [*table.column_names, *(f"v__{name}" for name in features)]
 
 
 def _assert_equal_up_to_zeros_sign(one: ViewRows, other: ViewRows) -> None:
@@ -448,6 +481,138 @@ def test_a_source_may_be_a_folder_or_a_pattern(tmp_path: Path) -> None:
         assert values(one, at(("a", 0), ("a", 1))) == [0.0, 1.0]
 
 
+def test_any_layout_of_the_files_is_one_source(tmp_path: Path) -> None:
+    """A partition column may be a key or a feature; nested folders, globs and URIs read like one file."""
+    rows = [("a", 0, 1.0, "x"), ("a", 5, 2.0, "y"), ("b", 1, 3.0, "x"), ("b", 7, 4.0, "y"), ("a", 9, 5.0, "x")]
+    for place, at_us, value, part in rows:
+        for folder in (tmp_path / "hive" / f"place={place}" / f"part={part}", tmp_path / "flat" / place / part):
+            folder.mkdir(parents=True, exist_ok=True)
+            columns = {"temp": pa.array([value]), EVENT: stamps([T0 + at_us])}
+            if "flat" in str(folder):
+                columns |= {"place": pa.array([place]), "part": pa.array([part])}
+            write(folder, columns)
+    asks = at(("a", 0), ("a", 6), ("b", 6), ("b", 7), ("c", 9), ("a", 9))
+    layouts = ["hive", "hive/*/*/*.parquet", "flat", "flat/*/*/*.parquet", "flat/**/*.parquet", "file"]
+    for layout in layouts:
+        path = f"file://{tmp_path}/flat/*/*/*.parquet" if layout == "file" else str(tmp_path / layout)
+        features = {"temp": Dtype.FLOAT64, "part": Dtype.STRING}
+        declared = view("weather", path, {"place": Dtype.STRING}, features, created=False)
+        got = answer(declared, asks)
+        assert plain(got.features["temp"]) == [1.0, 2.0, 3.0, 4.0, None, 5.0], layout
+        assert plain(got.features["part"]) == ["x", "y", "x", "y", None, "x"], layout
+
+
+def test_files_of_different_types_are_one_source(tmp_path: Path) -> None:
+    """Where one file has its integers narrower than the other, or its columns in another order."""
+    (tmp_path / "rows").mkdir()
+    first = {"place": pa.array(["a"]), EVENT: stamps([T0]), "temp": pa.array([1.0])}
+    write(tmp_path / "rows", first, name="0.parquet")
+    second = {"temp": pa.array([2.0], pa.float32()), EVENT: stamps([T0 + 1]), "place": pa.array(["a"])}
+    write(tmp_path / "rows", second, name="1.parquet")
+    declared = view("weather", tmp_path / "rows", {"place": Dtype.STRING}, {"temp": Dtype.FLOAT64}, created=False)
+    assert values(declared, at(("a", 0), ("a", 1))) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("carry", [{}, {"weather": ["temp"]}])
+def test_times_before_1970_are_rounded_down(tmp_path: Path, carry: dict[str, list[str]]) -> None:
+    """A nanosecond before 1970 belongs to the microsecond before, on any way of reading."""
+    for ns, us in ((-1, -1), (-999, -1), (-1000, -1), (-1001, -2), (0, 0), (999, 0), (-(10**15) - 1, -(10**12) - 1)):
+        event = pa.array([ns]).view(pa.timestamp("ns", "UTC"))
+        path = write(tmp_path, {"place": pa.array(["a"]), "temp": pa.array([1.0]), EVENT: event, CREATED: event})
+        declared = view("weather", path, {"place": Dtype.STRING}, {"temp": Dtype.FLOAT64})
+        asks = spine([us - 1, us], {"place": column(Dtype.STRING, ["a", "a"])})
+        got = answer(declared, asks, carry=carry)
+        assert (got.event.tolist(), got.created.tolist()) == ([NO_TIME, us], [NO_TIME, us])
+
+
+def test_a_naive_time_is_reported(tmp_path: Path) -> None:
+    """It is read as UTC, and the store says so, by file, view and column."""
+    naive = pa.array([T0]).view(pa.timestamp("us"))
+    path = write(tmp_path, {"place": pa.array(["a"]), "temp": pa.array([1.0]), EVENT: naive, CREATED: stamps([T0])})
+    declared = view("weather", path, {"place": Dtype.STRING}, {"temp": Dtype.FLOAT64})
+    with OfflineStore([declared, replace(temperatures(tmp_path, []), name="other")]) as offline:
+        assert offline.notices() == [f"{path} (view weather): {EVENT} has no time zone; it is read as UTC"]
+
+
+def test_rows_that_come_later_are_seen(tmp_path: Path) -> None:
+    """A store that stays open notices files that were appended to, replaced or added, whatever it kept of them."""
+    declared = temperatures(tmp_path, [("a", 0, 0, 1.0)])
+    path = Path(declared.source.path)
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    path.rename(folder / "0.parquet")
+    declared = replace(declared, source=replace(declared.source, path=str(folder)))
+    asks = at(("a", 9))
+    with OfflineStore([declared]) as offline:
+
+        def seen() -> list[Any]:
+            return [plain(offline.answer(asks)["weather"].features["temp"])[0] for _ in range(3)]
+
+        assert seen() == [1.0] * 3
+        Path(temperatures(tmp_path, [("a", 0, 0, 2.0)]).source.path).replace(folder / "0.parquet")
+        assert seen() == [2.0] * 3
+        Path(temperatures(tmp_path, [("a", 5, 5, 3.0)]).source.path).replace(folder / "1.parquet")
+        assert seen() == [3.0] * 3
+        (folder / "1.parquet").unlink()
+        assert seen() == [2.0] * 3
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times of the old file and values of the new one never meet in an answer."""
+    declared = temperatures(tmp_path, [("a", 0, 0, 1.0), ("a", 5, 5, 2.0)])
+    other = Path(temperatures(tmp_path, [("a", 5, 5, 20.0), ("a", 0, 0, 10.0)]).source.path)
+    search = Timeline.best
+
+    def replaced(timeline: Timeline, *asked: Any) -> Any:
+        if other.exists():
+            other.replace(declared.source.path)
+        return search(timeline, *asked)
+
+    monkeypatch.setattr(Timeline, "best", replaced)
+    assert values(declared, at(("a", 0), ("a", 5))) == [10.0, 20.0]
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=50)
+def test_the_order_is_that_of_the_numbers(data: st.DataObject) -> None:
+    """Whether number and place fit into 64 bits together or not, and however many numbers are nearly the same."""
+    bits = data.draw(st.integers(1, 64))
+    top = st.integers(0, 2**bits - 1)
+    near = data.draw(top)
+    number = top | st.integers(0, 3).map(lambda more: min(near + more, 2**bits - 1))
+    packed = np.array(data.draw(st.lists(number, max_size=50)), dtype=np.uint64)
+    found = order(packed, bits)
+    assert sorted(found.tolist()) == list(range(len(packed)))
+    assert (packed[found] == np.sort(packed)).all()
+    assert sorted(order(packed, bits, exact=False).tolist()) == list(range(len(packed)))
+
+
+def test_keys_of_a_great_range_are_told_apart(tmp_path: Path) -> None:
+    """Two whole numbers that lie far apart in each of several columns make one key, without a number overflowing."""
+    far = [0, 2**39, 2**39 + 1, 1, -(2**62), 2**62]
+    pairs = [(a, b) for a in far for b in far]
+    columns = {"a": pa.array([a for a, _ in pairs]), "b": pa.array([b for _, b in pairs])}
+    path = write(tmp_path, columns | {EVENT: stamps([T0] * len(pairs)), "n": pa.array(range(len(pairs)))})
+    keys = {"a": Dtype.INT64, "b": Dtype.INT64}
+    declared = view("v", path, keys, {"n": Dtype.INT64}, created=False)
+    asked = [*pairs, (2, 0), (0, 3)]
+    columns_asked = {name: column(Dtype.INT64, [pair[i] for pair in asked]) for i, name in enumerate(keys)}
+    got = answer(declared, spine([T0] * len(asked), columns_asked))
+    assert plain(got.features["n"]) == [*range(len(pairs)), None, None]
+
+
+def test_an_ask_that_a_tie_answered_is_told(tmp_path: Path) -> None:
+    """`tied` marks asks whose row is one of several equal in keys and both times, and no others."""
+    rows = [("a", 0, 0, 1.0), ("a", 0, 0, 2.0), ("a", 5, 5, 3.0), ("b", 0, 0, 1.0), ("b", 0, 1, 1.0), ("c", 0, 0, 7.0)]
+    declared = temperatures(tmp_path, rows)
+    asks = at(("a", 0), ("a", 4), ("a", 5), ("b", 9), ("c", 9), ("d", 9), (None, 9))
+    with OfflineStore([declared]) as offline:
+        answers = offline.answer(asks)["weather"]
+        assert offline.tied("weather", asks, answers).tolist() == [True, True, False, False, False, False, False]
+
+
 def test_ties_are_counted(tmp_path: Path) -> None:
     """Every row that repeats the keys and both times of another counts once, whatever its values."""
     rows: list[tuple[str | None, int | None, int | None, float | None]] = [
@@ -549,6 +714,64 @@ def test_memory_and_threads_may_be_limited(tmp_path: Path) -> None:
             assert_identical(rows, free.answer(asks)[name])
 
 
+def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a memory limit or without, the same file; where writing fails, nothing is left."""
+    declared = temperatures(tmp_path, [("a", i, i, float(i)) for i in range(50)])
+    views = [replace(declared, name=name) for name in ("one", "two")]
+    asks = pa.table({"event_timestamp": stamps([T0 + i for i in range(100)]), "place": pa.array(["a", "b"] * 50)})
+    out = tmp_path / "out"
+    out.mkdir()
+    for limit in (None, "64MiB", "2kB"):
+        with OfflineStore(views, memory_limit=None) as offline:
+            offline._shelf.limit = None if limit is None else size_of(limit)
+            offline.write(asks, out / f"{limit}.parquet")
+    tables = [pq.read_table(file) for file in sorted(out.iterdir())]
+    assert len(tables) == 3
+    assert all(table.equals(tables[0]) for table in tables)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    for memory_limit in (None, "64MiB"):
+        with OfflineStore(views, memory_limit=memory_limit) as offline, pytest.raises(OSError, match="No space left"):
+            offline.write(asks, out / "more.parquet")
+    assert len(list(out.iterdir())) == 3
+
+
+def test_views_are_counted_at_the_same_time(tmp_path: Path) -> None:
+    """Under a memory limit two views are counted and read at once, each on a connection of its own."""
+    world = shop(tmp_path)
+    asks = world.spine
+    with world.offline() as free, world.offline(memory_limit="256MiB") as limited:
+        limited._shelf.limit = 1000
+        right = free.answer(asks)
+        for _ in range(5):  # `answer` takes two views at a time
+            for name, rows in limited.answer(asks).items():
+                assert_identical(rows, right[name])
+
+
+@pytest.mark.parametrize(
+    ("asks", "said"),
+    [
+        ({"place": pa.array(["a"])}, "event_timestamp: column is missing; the asks have place"),
+        ({"event_timestamp": stamps([T0])}, "place: column is missing; the asks have event_timestamp"),
+        ({"event_timestamp": stamps([None]), "place": pa.array(["a"])}, "event_timestamp: 1 asks have no instant"),
+        ({"event_timestamp": pa.array([T0]), "place": pa.array(["a"])}, "event_timestamp: expected instants with a"),
+        ({"event_timestamp": stamps([T0]), "place": pa.array([1.5])}, "place: expected string, got double"),
+        (
+            {"event_timestamp": stamps([T0]), "place": pa.array(["a"]), "weather__temp": pa.array([1.0])},
+            "weather__temp: is",
+        ),
+    ],
+)
+def test_asks_that_cannot_be_asked_are_refused(tmp_path: Path, asks: dict[str, pa.Array], said: str) -> None:
+    """Column and reason."""
+    with OfflineStore([temperatures(tmp_path, [])]) as offline, pytest.raises(AskError) as caught:
+        offline.join(pa.table(asks))
+    assert said in str(caught.value)
+
+
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 GOOD = {
@@ -619,7 +842,7 @@ def test_a_key_that_would_be_rounded_is_refused_with_its_value(tmp_path: Path, a
     """Whole numbers in a column of floats are keys; 1.9 is nobody's key, and not 2."""
     columns = {name: pa.concat_arrays([part, part]) for name, part in GOOD.items()}
     path = write(tmp_path, columns | {"place": array})
-    said = f"{path} (view weather): column 'place': {lost} does not fit int64 without loss"
+    said = f"{path} (view weather): column 'place': {lost} does not fit int64 without loss (double in the source)."
     assert refusal(declare(path, Dtype.INT64)) == said
     whole = write(tmp_path, columns | {"place": pa.array([2.0, 3.0])})
     asks = spine([T0, T0], {"place": column(Dtype.INT64, [2, 4])})
@@ -690,8 +913,8 @@ def test_a_memory_limit_changes_nothing_but_the_memory(tmp_path: Path) -> None:
     }
     asked = read_spine(pa.table(asks), {"a": Dtype.STRING, "b": Dtype.INT64}, {})
     with OfflineStore([declared]) as whole, OfflineStore([declared], memory_limit="32MiB") as parted:
-        parted._limit = 100_000  # some parts, whatever DuckDB itself is given
-        assert parted._parts(declared) > 3
+        parted._shelf.limit = 100_000  # some parts, whatever DuckDB itself is given
+        assert parted._shelf.parts(declared) > 3
         one, other = whole.answer(asked)["v"], parted.answer(asked)["v"]
     assert (one.status == other.status).all()
     assert (one.event == other.event).all()

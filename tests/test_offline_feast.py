@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from feast import (
     FileSource,
     OnDemandFeatureView,
     PushSource,
-    RepoConfig,
     RequestSource,
     ValueType,
 )
@@ -37,13 +35,26 @@ from feast.errors import EntityTimestampInferenceException, FeatureNameCollision
 from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.infra.offline_stores.file_source import FileLoggingDestination, SavedDatasetFileStorage
-from feast.on_demand_feature_view import on_demand_feature_view
-from feast.repo_config import RegistryConfig
 from feast.types import Array, Bool, Float32, Float64, Int32, Int64, Map, String, UnixTimestamp
 
 from skewguard.errors import AskError, CastError, DefinitionError, SourceError
 from skewguard.offline.feast import SkewguardOfflineStore, SkewguardOfflineStoreConfig
-from skewguard.offline.feast.job import SkewguardRetrievalJob
+from tests.feast_repo import (
+    ASK,
+    BIG,
+    DAY,
+    EVENT,
+    HOUR,
+    MICROSECOND,
+    NOW,
+    STAMP,
+    STORE,
+    Repo,
+    array,
+    on_demand,
+    one,
+    rows,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The spark data source API is an experimental feature:RuntimeWarning"),
@@ -51,107 +62,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Batch feature views are experimental features:RuntimeWarning"),
 ]
 
-STORE = "skewguard.offline.feast.SkewguardOfflineStore"
-NOW = datetime(2026, 1, 10, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-MICROSECOND = timedelta(microseconds=1)
-EVENT = "event_timestamp"
-BIG = 2**53 + 1
-STAMP = pa.timestamp("us", tz="UTC")
-
-_numbers = itertools.count()
-
-
-class Repo:
-    """A Feast repository in a folder of its own, whose offline store is the plugin."""
-
-    def __init__(self, folder: Path, **offline: Any) -> None:
-        self.folder = folder
-        self.store = FeatureStore(
-            config=RepoConfig(
-                project="plugin",
-                provider="local",
-                registry=RegistryConfig(path=str(folder / "registry.db")),
-                offline_store={"type": STORE} | offline,
-                online_store={"type": "sqlite", "path": str(folder / "online.db")},
-                entity_key_serialization_version=3,
-                repo_path=folder,
-            )
-        )
-
-    def source(self, columns: Mapping[str, Any], *, path: str = "", **kinds: Any) -> FileSource:
-        """A Parquet file of these columns; datetimes are written as microseconds in UTC."""
-        path = path or f"rows-{next(_numbers)}.parquet"
-        target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(rows(**columns), target)
-        created = "created" if "created" in columns else ""
-        return FileSource(
-            **({"path": str(target), "timestamp_field": EVENT, "created_timestamp_column": created} | kinds)
-        )
-
-    def view(
-        self,
-        source: DataSource,
-        schema: Mapping[str, Any],
-        keys: Mapping[str, ValueType] | None = None,
-        *,
-        name: str = "fv",
-        ttl: timedelta = timedelta(0),
-    ) -> FeatureView:
-        """A feature view, applied; `keys` is one driver unless it is said."""
-        keys = {"driver": ValueType.INT64} if keys is None else keys
-        entities = [Entity(name=key, join_keys=[key], value_type=kind) for key, kind in keys.items()]
-        fields = [Field(name=feature, dtype=dtype) for feature, dtype in schema.items()]
-        view = FeatureView(name=name, entities=entities, ttl=ttl, schema=fields, source=source)
-        self.store.apply([*entities, view])
-        return view
-
-    def ask(self, asks: Mapping[str, Any] | pd.DataFrame, features: Any, **how: Any) -> SkewguardRetrievalJob:
-        """Historical features of these asks."""
-        frame = asks if isinstance(asks, pd.DataFrame) else pd.DataFrame(dict(asks))
-        refs = [features] if isinstance(features, str) else features
-        job = self.store.get_historical_features(entity_df=frame, features=refs, **how)
-        assert isinstance(job, SkewguardRetrievalJob)
-        return job
-
-    def values(self, asks: Mapping[str, Any] | pd.DataFrame, features: str, **how: Any) -> list[Any]:
-        """The values of one feature, in the order of the asks."""
-        column: list[Any] = self.ask(asks, features, **how).to_arrow()[features.partition(":")[2]].to_pylist()
-        return column
-
-
-def rows(**columns: Any) -> pa.Table:
-    """A table; lists of datetimes become `timestamp[us, UTC]`."""
-    return pa.table({name: _array(values) for name, values in columns.items()})
-
-
-def _array(values: Any) -> Any:
-    if isinstance(values, pa.Array):
-        return values
-    if any(isinstance(value, datetime) for value in values):
-        return pa.array(values, STAMP)
-    return pa.array(values)
-
-
-def on_demand(**declared: Any) -> Callable[[Callable[..., Any]], OnDemandFeatureView]:
-    """Feast's decorator, which has no types."""
-    decorate: Callable[[Callable[..., Any]], OnDemandFeatureView] = on_demand_feature_view(**declared)
-    return decorate
-
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
     """An empty repository."""
     return Repo(tmp_path)
-
-
-def one(**columns: Any) -> dict[str, Any]:
-    """One row of driver 1, an hour old."""
-    return {"driver": [1], EVENT: [NOW - HOUR]} | columns
-
-
-ASK = {"driver": [1], EVENT: [NOW]}
 
 
 # -- one ask in, one answer out ---------------------------------------------------------------------------------------
@@ -468,6 +383,36 @@ def test_a_data_frame_holds_the_same_values(repo: Repo) -> None:
     assert (got["f"][0], got["big"][0], got["n"][0]) == (np.float32(0.1), BIG, 3.0)
     assert list(got["g"]) == [0.1, 0.2]
     assert got[["f", "big", "n"]].isna().loc[1].all()
+
+
+@pytest.mark.parametrize("kind", ["values", "some null", "all null", "unknown key", "no asks"])
+def test_the_types_of_an_answer_are_those_of_the_schema(repo: Repo, kind: str) -> None:
+    """In Arrow they never depend on the data. In a data frame, as always in pandas, an integer and a Float32 with nulls
+    have another dtype than without; no value is another one."""
+    value = {"f": 0.1, "n": 3, "m": 4, "b": True, "s": "x", "t": NOW}
+    second = value if kind == "values" else dict.fromkeys(value)
+    first = dict.fromkeys(value) if kind == "all null" else value
+    types = {"f": pa.float64(), "n": pa.int64(), "m": pa.int32(), "b": pa.bool_(), "s": pa.string(), "t": STAMP}
+    columns = {name: pa.array([first[name], second[name]], kind_) for name, kind_ in types.items()}
+    repo.view(
+        repo.source({"driver": [1, 2], **columns, EVENT: [NOW - HOUR] * 2}),
+        {"f": Float32, "n": Int64, "m": Int32, "b": Bool, "s": String, "t": UnixTimestamp},
+    )
+    drivers = [9, 9] if kind == "unknown key" else [] if kind == "no asks" else [1, 2]
+    job = repo.ask(
+        {"driver": drivers, EVENT: pd.to_datetime([NOW] * len(drivers), utc=True)}, [f"fv:{n}" for n in types]
+    )
+    table, frame = job.to_arrow(), job.to_df()
+    assert [str(table.schema.field(name).type) for name in types] == [
+        "double", "int64", "int64", "bool", "string", "timestamp[us, tz=UTC]",
+    ]  # fmt: skip
+    nulls = table["f"].null_count
+    assert str(frame["f"].dtype) == ("float32" if nulls else "Float32")
+    assert [str(frame[name].dtype) for name in ("n", "m")] == ["float64" if nulls else "int64"] * 2
+    for name in ("f", "n", "m"):
+        there = [None if pd.isna(x) else np.float32(x) if name == "f" else int(x) for x in frame[name]]
+        wanted = [x if x is None or name != "f" else np.float32(x) for x in table[name].to_pylist()]
+        assert there == wanted
 
 
 def test_a_loss_that_was_not_declared_is_refused(repo: Repo) -> None:
@@ -1200,9 +1145,9 @@ def test_served_features_are_logged_and_read_back(repo: Repo, partition_by: list
         {
             "driver": [1, 1],
             "fv__x": [7.0, None],
-            "fv__x__timestamp": _array([NOW, NOW]).cast(pa.timestamp("s", tz="UTC")),
+            "fv__x__timestamp": array([NOW, NOW]).cast(pa.timestamp("s", tz="UTC")),
             "fv__x__status": pa.array([2, 1], pa.int32()),
-            "__log_timestamp": _array([NOW, NOW]),
+            "__log_timestamp": array([NOW, NOW]),
             "__log_date": pa.array([NOW.date()] * 2),
             "__request_id": ["a", "a"],
         }

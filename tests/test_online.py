@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -15,18 +16,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skewguard.definitions import Bundle, View
 from skewguard.errors import LayoutError, StoreUnavailable
 from skewguard.online import Layout, Lookup, OnlineStore, open_store, pack, row_key
-from skewguard.online.layout import layout_key, prefixes, row_keys, unpack, watermark_key, watermark_of
+from skewguard.online.keys import layout_key, prefixes, row_keys, watermark_key, watermark_of
+from skewguard.online.layout import definition_of, unpack
 from skewguard.online.redis import RedisStore
 from skewguard.spine import Spine, ViewRows
 from skewguard.values import NO_TIME, Column, Dtype, Status
@@ -299,22 +303,27 @@ def test_two_threads_that_write_leave_the_newest_row(store_url: str) -> None:
 
 
 WRITER = """
-import sys
+import json, sys
 from skewguard.online import open_store
 store = open_store(sys.argv[1])
 print("ready", flush=True)
 for line in sys.stdin:
-    store.write([(b"k", bytes.fromhex(line))], {})
+    store.write([(bytes.fromhex(key), bytes.fromhex(row)) for key, row in json.loads(line)], {})
 """
 
 
-def test_two_processes_that_write_leave_the_newest_row(store_url: str) -> None:
-    """The same across processes, while a reader looks on and never sees time run backwards."""
-    command = [sys.executable, "-c", WRITER, store_url]
+def test_processes_that_write_at_once_leave_the_newest_rows(store_url: str) -> None:
+    """Several writers, the same keys in batches of any order: of each key the greatest (event, created) stays, and a
+    reader who looks on never sees time run backwards."""
+    draw, keys = random.Random(7), [b"key %d" % i for i in range(12)]
+    versions = [(event, created) for event in range(6) for created in (NO_TIME, 1, 2)]
+    writings = [(key, event, created) for key in keys for event, created in versions for _ in range(4)]
+    draw.shuffle(writings)
+    rows = [(key.hex(), _row(event, created, f"{event} {created}").hex()) for key, event, created in writings]
+    command, pipe = [sys.executable, "-c", WRITER, store_url], subprocess.PIPE
     root = Path(__file__).resolve().parents[1]
-    pipe = subprocess.PIPE
-    writers = [subprocess.Popen(command, cwd=root, text=True, stdin=pipe, stdout=pipe) for _ in (0, 1)]
-    seen = []
+    writers = [subprocess.Popen(command, cwd=root, text=True, stdin=pipe, stdout=pipe) for _ in range(3)]
+    seen: dict[bytes, list[bytes]] = {key: [] for key in keys}
     with closing(open_store(store_url)) as reader, ExitStack() as stack:
         for writer in writers:
             stack.enter_context(writer)
@@ -322,14 +331,34 @@ def test_two_processes_that_write_leave_the_newest_row(store_url: str) -> None:
             assert writer.stdout.readline() == "ready\n"
         for own, writer in enumerate(writers):
             assert writer.stdin is not None
-            writer.stdin.writelines(_row((t * 29 + own) % 80, own).hex() + "\n" for t in range(80))
+            mine = rows[own :: len(writers)]
+            writer.stdin.writelines(json.dumps(mine[at : at + 5]) + "\n" for at in range(0, len(mine), 5))
             writer.stdin.close()
         while any(writer.poll() is None for writer in writers):
-            seen += [value[9:25] for value in reader.mget([b"k"]) if value]
+            for key, value in zip(keys, reader.mget(keys), strict=True):
+                seen[key] += [value[9:25]] if value else []
             time.sleep(0.002)
-        assert [writer.returncode for writer in writers] == [0, 0]
-        assert reader.mget([b"k"]) == [_row(79, 1)]
-    assert seen == sorted(seen)
+        assert [writer.returncode for writer in writers] == [0] * len(writers)
+        assert reader.mget(keys) == [_row(5, 2, "5 2")] * len(keys)
+    assert all(times == sorted(times) for times in seen.values())
+
+
+@pytest.mark.redis
+@given(st.tuples(TIMES, TIMES), st.tuples(TIMES, TIMES))
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
+def test_redis_orders_rows_as_their_times_are_ordered(
+    redis_url: str, one: tuple[int, int], other: tuple[int, int]
+) -> None:
+    """Over all of 64 bits, negative times and no time included, and as SQLite does."""
+    expected = _row(*max(one, other), "second" if other >= one else "first")
+    for url in (redis_url, "sqlite::memory:"):
+        with closing(open_store(url)) as store:
+            store.clear("shop")
+            key = row_key("shop", TWO, ("a", "b"))
+            store.write([(key, _row(*one, "first")), (key, _row(*other, "second"))], {})
+            assert store.mget([key]) == [expected], url
 
 
 # -- answers ----------------------------------------------------------------------------------------------------------
@@ -670,20 +699,91 @@ def test_a_failed_writing_leaves_no_part_of_it(tmp_path: Path) -> None:
 
 
 @contextmanager
-def own_redis(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def own_redis(folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Redis server to do harm to."""
     command = [str(_redis_server()), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
     log = folder / "own.log"
     with log.open("ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
+        process = subprocess.Popen([*command, *options], stdout=out, stderr=out)
     try:
-        _wait_until_it_answers(f"redis://127.0.0.1:{port}/0", process, log)
+        if port:
+            _wait_until_it_answers(f"redis://127.0.0.1:{port}/0", process, log)
         yield process
     finally:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGCONT)
         process.kill()
         process.wait()
+
+
+@pytest.mark.usefixtures("redis_url")
+def test_a_password_is_asked_for_and_a_changed_one_is_an_error(tmp_path: Path) -> None:
+    """User and password stand in the URL; a wrong one is refused without a word about the right one."""
+    import redis
+
+    port = _free_port()
+    with own_redis(tmp_path, port):
+        with redis.Redis(port=port) as client:
+            client.config_set("requirepass", "p@ss/word")
+        url = f"redis://default:p%40ss%2Fword@127.0.0.1:{port}/0"
+        with closing(open_store(url)) as store:
+            store.write([(b"k", _row(1))], {})
+            assert store.mget([b"k"]) == [_row(1)]
+            assert "word" not in store.url
+            with redis.Redis(port=port, password="p@ss/word") as client:
+                client.config_set("requirepass", "another")
+                client.client_kill_filter(_type="normal", skipme=True)
+            with pytest.raises(StoreUnavailable) as caught:
+                store.mget([b"k"])
+            assert "word" not in str(caught.value).replace("password", "")
+        for wrong in (f"redis://:wrong@127.0.0.1:{port}/0", f"redis://127.0.0.1:{port}/0"):
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                open_store(wrong)
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    cert, secret = folder / "cert.pem", folder / "key.pem"
+    cert.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    secret.write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    return cert, secret
+
+
+@pytest.mark.usefixtures("redis_url")
+def test_rediss_is_tls_and_checks_the_certificate(tmp_path: Path) -> None:
+    """With the authority in the URL it answers; without it, and without TLS, nothing is sent."""
+    cert, key = _certificate(tmp_path)
+    port = _free_port()
+    options = ["--tls-port", str(port), "--tls-cert-file", str(cert), "--tls-key-file", str(key)]
+    with own_redis(tmp_path, 0, *options, "--tls-ca-cert-file", str(cert), "--tls-auth-clients", "no") as server:
+        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={cert}"
+        store = None
+        for _ in range(200):
+            if server.poll() is not None:
+                pytest.skip("this Redis server was built without TLS")
+            with suppress(StoreUnavailable):
+                store = open_store(url)
+                break
+            time.sleep(0.02)
+        assert store is not None
+        with closing(store):
+            store.write([(b"k", _row(1))], {})
+            assert store.mget([b"k"]) == [_row(1)]
+        for other in (f"rediss://127.0.0.1:{port}/0", f"redis://127.0.0.1:{port}/0"):
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                open_store(other)
 
 
 @pytest.mark.usefixtures("redis_url")
@@ -698,11 +798,13 @@ def test_a_redis_that_stalls_dies_or_comes_back_empty_is_never_a_null(tmp_path: 
         server.send_signal(signal.SIGSTOP)
         assert_gone(store, within=1.0)
         server.send_signal(signal.SIGCONT)
+        time.sleep(0.3)  # until the breaker lets somebody try
         assert statuses(reader.answer(asks(1))["buyer"]) == ["present"]
         server.kill()
         server.wait()
         assert_gone(store, within=1.0)
     with own_redis(tmp_path, port):
+        time.sleep(0.3)
         with pytest.raises(StoreUnavailable, match="view buyer was never materialized"):
             reader.ready()
         assert reader.answer(asks(1))["buyer"].watermark.tolist() == [NO_TIME]
@@ -756,5 +858,6 @@ def test_a_redis_key_of_another_kind_is_an_error(redis_store_url: str) -> None:
 
 
 def test_the_stored_layout_is_readable() -> None:
-    """Plain JSON: format, names and dtypes in order."""
-    assert json.loads(Layout.of(DECLARED).to_json()) == [1, list(BUYER), [str(dtype) for dtype in BUYER.values()]]
+    """Plain JSON: format, names and dtypes in order, and the definition's fingerprint."""
+    said = [1, list(BUYER), [str(dtype) for dtype in BUYER.values()], definition_of(DECLARED)]
+    assert json.loads(Layout.of(DECLARED).to_json()) == said

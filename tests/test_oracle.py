@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from skewguard.definitions import View
@@ -139,3 +142,109 @@ def test_the_oracle_loads_no_duckdb() -> None:
         check=True,
     )
     assert done.stdout == "False\n"
+
+
+# -- the files ---------------------------------------------------------------------------------------------------------
+
+
+def scattered(folder: Path, where: str) -> View:
+    """The rows of `weather`, one file per row, where `where` puts the file of a row."""
+    whole = pq.read_table(weather(folder).source.path)
+    for row in range(len(whole)):
+        path = folder / where.format(row=row, day=f"2023-11-1{row}", half=row // 3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(whole.slice(row, 1), path)
+    return weather(folder)
+
+
+@pytest.mark.parametrize(
+    ("where", "asked"),
+    [
+        ("tree/{row}.parquet", "tree"),
+        ("tree/a/{half}/{row}.parquet", "tree"),
+        ("tree/month={half}/{row}.parquet", "tree"),
+        ("tree/a/{half}/{row}.parquet", "tree/a/*/*.parquet"),
+        ("tree/a/{half}/{row}.parquet", "tree/**/?.parquet"),
+        ("tree/day={day}/.{row}.parquet", "tree/**/*.parquet"),
+    ],
+)
+def test_a_source_of_many_files_is_read_as_the_join_reads_it(tmp_path: Path, where: str, asked: str) -> None:
+    """A folder, folders in it, hive partitions and globs: all of the rows, on both sides."""
+    one = scattered(tmp_path, where)
+    many = replace(one, source=replace(one.source, path=str(tmp_path / asked)))
+    got = brute_force(many, ASKS)
+    assert_identical(got, brute_force(one, ASKS))
+    with OfflineStore([many]) as offline:
+        assert_identical(got, offline.answer(ASKS)["weather"])
+
+
+@pytest.mark.parametrize(
+    ("names", "dtype", "asked", "found"),
+    [
+        (["1", "2"], Dtype.INT64, [1, 2, 3], [1, 2, None]),
+        (["01", "02"], Dtype.STRING, ["01", "1"], [1, None]),
+        (["1", "2"], Dtype.STRING, ["1", "01"], [1, None]),
+        (["1", "x"], Dtype.STRING, ["1", "x"], [1, 2]),
+        (["a%20b", "__HIVE_DEFAULT_PARTITION__"], Dtype.STRING, ["a b", None], [1, None]),
+        (["2023-11-01", "2023-11-02"], Dtype.TIMESTAMP, [1_698_883_200_000_000, 1], [2, None]),
+    ],
+    ids=str,
+)
+def test_what_a_partition_is_called_is_a_column(
+    tmp_path: Path, names: list[str], dtype: Dtype, asked: list[object], found: list[object]
+) -> None:
+    """Numbers, texts with zeros before them, days and nulls: typed as the join types them, before the files' own."""
+    for at, name in enumerate(names):
+        folder = tmp_path / "tree" / f"who={name}"
+        folder.mkdir(parents=True)
+        write(folder, {"n": pa.array([at + 1]), EVENT: stamps([T0])})
+    declared = view("v", tmp_path / "tree", {"who": dtype}, {"n": Dtype.INT64}, created=False)
+    asks = spine([T0] * len(asked), {"who": column(dtype, asked)})
+    got = brute_force(declared, asks)
+    assert plain(got.features["n"]) == found
+    with OfflineStore([declared]) as offline:
+        assert_identical(got, offline.answer(asks)["v"])
+
+
+def test_files_of_one_source_may_be_typed_apart(tmp_path: Path) -> None:
+    """A file of int32 beside one of int64, and one with a column more that nobody asks for."""
+    (tmp_path / "tree").mkdir()
+    write(tmp_path / "tree", {"n": pa.array([1], pa.int64()), EVENT: stamps([T0])}, name="a.parquet")
+    write(
+        tmp_path / "tree",
+        {"n": pa.array([2], pa.int32()), EVENT: stamps([T0 + 5]), "x": pa.array([1])},
+        name="b.parquet",
+    )
+    declared = view("v", tmp_path / "tree", {}, {"n": Dtype.INT64}, created=False)
+    asks = spine([T0, T0 + 5])
+    got = brute_force(declared, asks)
+    assert plain(got.features["n"]) == [1, 2]
+    with OfflineStore([declared]) as offline:
+        assert_identical(got, offline.answer(asks)["v"])
+
+
+def test_a_source_on_another_filesystem_is_read(tmp_path: Path) -> None:
+    """By Arrow, or by fsspec: of `file://` and of what lies in memory."""
+    memory = fsspec.filesystem("memory")
+    here = weather(tmp_path)
+    memory.mkdir("/oracle/a=1")
+    memory.put(here.source.path, "/oracle/a=1/rows.parquet")
+    try:
+        for uri in (Path(here.source.path).as_uri(), "memory://oracle", "memory://oracle/*/rows.parquet"):
+            there = replace(here, source=replace(here.source, path=uri))
+            assert_identical(brute_force(there, ASKS), brute_force(here, ASKS))
+    finally:
+        memory.rm("/oracle", recursive=True)
+
+
+def test_a_file_that_lacks_a_column_or_is_cut_off_is_named(tmp_path: Path) -> None:
+    """The one of many that is at fault."""
+    (tmp_path / "tree").mkdir()
+    write(tmp_path / "tree", {"n": pa.array([1]), EVENT: stamps([T0])}, name="a.parquet")
+    path = write(tmp_path / "tree", {"n": pa.array([1])}, name="b.parquet")
+    declared = view("v", tmp_path / "tree", {}, {"n": Dtype.INT64}, created=False)
+    with pytest.raises(SourceError, match=r"b\.parquet: column 'event_at' is missing"):
+        brute_force(declared, spine([T0]))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(SourceError, match=r"b\.parquet: cannot be read for the cross-check: "):
+        brute_force(declared, spine([T0]))

@@ -130,6 +130,18 @@ def test_every_complaint_about_a_bad_policy_comes_at_once(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
+        (
+            'requires = ["wonder"]',
+            "policy.requires: 'wonder' is no kind of finding; there are " + ", ".join(Kind),
+        ),
+        (
+            "false_alarm_rate = 0.0",
+            "policy: expected false_alarm_rate in (0, 0.5] and minimum_effect in [0, 1), got 0.0, 0.0",
+        ),
+        (
+            "minimum_effect = 1.0",
+            "policy: expected false_alarm_rate in (0, 0.5] and minimum_effect in [0, 1), got 0.05, 1.0",
+        ),
         ("minimum_rows = 1.5", "policy.minimum_rows: expected a whole number, got 1.5"),
         ("minimum_rows = true", "policy.minimum_rows: expected a whole number, got True"),
         ('maximum_unverifiable = "1 %"', "policy.maximum_unverifiable: expected a number, got '1 %'"),

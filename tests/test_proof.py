@@ -12,7 +12,7 @@ from skewguard.transforms.checks import Checked, check
 from skewguard.transforms.objection import Ground
 from skewguard.transforms.pool import batch, columns, pools
 from skewguard.values import Column
-from tests.corpus_transforms import bad, good, held_out
+from tests.corpus_transforms import bad, good, held_out, held_out_2, held_out_3, held_out_4
 
 
 def transforms_of(module: Any, prefix: str = "") -> list[Transform]:
@@ -21,8 +21,9 @@ def transforms_of(module: Any, prefix: str = "") -> list[Transform]:
     return [one for one in found if one.function.__module__ == module.__name__ and one.name.startswith(prefix)]
 
 
-BAD = [*transforms_of(bad), *transforms_of(held_out, "bad")]
-GOOD = [*transforms_of(good), *transforms_of(held_out, "good")]
+HELD_OUT = (held_out, held_out_2, held_out_3, held_out_4)
+BAD = [*transforms_of(bad), *(one for module in HELD_OUT for one in transforms_of(module, "bad"))]
+GOOD = [*transforms_of(good), *(one for module in HELD_OUT for one in transforms_of(module, "good"))]
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,30 @@ def test_a_refusal_in_a_helper_names_the_helpers_line(judged: dict[str, Checked]
 def test_the_smallest_example_is_shown(judged: dict[str, Checked], name: str, example: str) -> None:
     """A counterexample is shrunk to as few rows and as plain values as show it."""
     assert example in judged[f"tests.corpus_transforms.bad:{name}"].explained()
+
+
+@pytest.mark.parametrize(
+    ("scalar", "example"),
+    [
+        (lambda v: 1 / (v < 137), "n=[137]"),
+        (lambda v: 1 / (v > -1_000_000), "n=[-1000000]"),
+        (lambda v: 1 / (v.replace("a", "b").count("q") == 0), "n=['q']"),
+        (lambda v: 1 / (v < 2345.0), "n=[2345.0]"),
+        (lambda v: 1 / (v.year < 2013), "n=[2013-07-04T03:30:00+00:00]"),
+    ],
+    ids=["int", "negative", "text", "float", "instant"],
+)
+def test_a_counterexample_is_made_plainer_than_the_values_that_were_tried(scalar: Any, example: str) -> None:
+    """The shrinking is our own: no package of the tests is asked for it."""
+    kinds = {"n=['q']": str, "n=[2345.0]": float, "n=[2013-07-04T03:30:00+00:00]": datetime}
+    kind = kinds.get(example, int)
+
+    def mapped(n: Any) -> Any:
+        return rowmap(scalar, n, out=float)
+
+    mapped.__annotations__ = {"n": kind, "return": float}
+    (checked,) = check([transform(mapped)], processes=False)
+    assert f"for example: {example}" in checked.explained()
 
 
 def test_what_the_body_catches_still_counts(judged: dict[str, Checked]) -> None:

@@ -117,17 +117,87 @@ def feature(x):
     return x + C().now()
 """,
     "def feature(x):\n    import time\n    return x + time.time()\n",
+    """
+import time
+class Clock:
+    def now(self):
+        return time.time()
+C = Clock()
+def feature(x):
+    return x + C.now()
+""",
+    """
+import time
+from dataclasses import dataclass
+@dataclass
+class Settings:
+    started: float = time.time()
+S = Settings()
+def feature(x):
+    return x - S.started
+""",
 ]
 
 
 @pytest.mark.parametrize(
     "source",
     CLOCKS,
-    ids=["alias", "constant", "table", "helper", "closure", "comprehension", "partial", "class", "inside"],
+    ids=[
+        "alias",
+        "constant",
+        "table",
+        "helper",
+        "closure",
+        "comprehension",
+        "partial",
+        "class",
+        "inside",
+        "object",
+        "field",
+    ],
 )
 def test_a_clock_is_found_however_it_is_reached(define: Define, source: str) -> None:
     """Aliases, tables, helpers, closures, nested code, partials, classes and imports inside hide nothing."""
     assert any("clock" in one.what for one in impurities(define(source).feature)), source
+
+
+OBJECT = """
+class A:
+    def __init__(self):
+        self.k = 2
+    def f(self, x):
+        return x * self.k
+def feature(x):
+    return A().f(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        (
+            OBJECT.replace("return x * self.k", "self.n = x"),
+            "self.n is changed",
+        ),
+        (
+            "import decimal\ndef feature(x):\n    decimal.getcontext().prec = 3\n    return x\n",
+            "how this thread rounds",
+        ),
+        (
+            "import decimal\ndef feature(x):\n    with decimal.localcontext():\n        return x\n",
+            "how this thread rounds",
+        ),
+        ("def feature(x):\n    return f'{x:%A}'\n", "takes the machine's language"),
+        ("F = '%d %b'\ndef feature(x):\n    return x.strftime(F)\n", "takes the machine's language"),
+        ("def feature(x):\n    return '{:%B}'.format(x)\n", "takes the machine's language"),
+        ("def feature(x):\n    return len(repr(object()))\n", "an address in memory"),
+        ("import numpy as np\ndef feature(x):\n    with np.errstate(all='raise'):\n        return x\n", "settings"),
+    ],
+    ids=["object", "context", "local context", "f-string", "format in a constant", "format", "address", "errstate"],
+)
+def test_what_a_process_keeps_for_itself_is_found(define: Define, source: str, what: str) -> None:
+    """State in an object, a thread's rounding, the machine's language, an address."""
+    assert any(what in one.what for one in impurities(define(source).feature)), source
 
 
 @pytest.mark.parametrize(
@@ -140,8 +210,28 @@ def test_a_clock_is_found_however_it_is_reached(define: Define, source: str) -> 
         "def feature(x):\n    parts = []\n    parts.append(x)\n    return parts[0]\n",
         "TABLE = {}\nfor i in range(3):\n    TABLE[i] = i * 2\ndef feature(x):\n    return TABLE.get(x, 0)\n",
         "def feature(x, scale=2.0):\n    total = 0\n    total += x\n    return total * scale\n",
+        "import numpy as np\ndef feature(x):\n    with np.errstate(divide='ignore'):\n        return 1 / x\n",
+        OBJECT,
+        "import uuid\nN = uuid.UUID(int=7)\ndef feature(x):\n    return str(uuid.uuid5(N, x))\n",
+        "import urllib.parse as u\ndef feature(x):\n    return u.urlsplit(x).netloc\n",
+        "from pathlib import PurePosixPath\ndef feature(x):\n    return PurePosixPath(x).suffix\n",
+        "def feature(x):\n    return f'{x:%Y-%m-%d}'\n",
     ],
-    ids=["membership", "sorted set", "generator", "path of a text", "own list", "table filled on import", "own total"],
+    ids=[
+        "membership",
+        "sorted set",
+        "generator",
+        "path of a text",
+        "own list",
+        "table filled on import",
+        "own total",
+        "quiet",
+        "object",
+        "uuid5",
+        "url",
+        "path",
+        "date",
+    ],
 )
 def test_what_only_looks_impure_is_accepted(define: Define, source: str) -> None:
     """Sets without an order, texts that are paths, lists of one's own and tables filled on import are fine."""

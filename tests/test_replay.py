@@ -142,13 +142,14 @@ def _named(views: dict[str, ViewRows], view: str, event: int, created: int) -> N
         (us(at(6)), us(at(6)) + 20 * MINUTE + 10 * SECOND, Age.LEAK),
         (us(at(5)), us(at(6)) + 18 * SECOND, Age.LEAK),
         (us(at(6)) + 18 * SECOND, NO_TIME, Age.LEAK),
-        (NO_TIME, NO_TIME, Age.STALE),
+        (NO_TIME, NO_TIME, Age.CURRENT),
     ],
 )
 def test_the_age_follows_from_the_row_that_was_named(
     loop: Loop, tmp_path: Path, event: int, created: int, age: Age
 ) -> None:
-    """By its event and created time a row is current, too old, unknown to the source, or known too early."""
+    """By its event and created time a row is current, too old, unknown to the source, or known too early; a value
+    without any time is the row that holds it."""
     pairs = loop.pairs(_log(loop, tmp_path, lambda views: _named(views, "weather", event, created), rows=1))
     assert pairs.served.spine.as_of.tolist() == [us(at(6)) + 17 * SECOND]
     assert pairs.age["weather"].tolist() == [age]

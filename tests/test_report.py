@@ -16,7 +16,7 @@ import pytest
 
 from skewguard import report
 from skewguard.errors import MissingExtra
-from skewguard.findings import Example, Finding, Kind, Tap
+from skewguard.findings import Example, Finding, Kind, Shift, Tap
 from skewguard.report import headline, sentence, to_html, to_json, to_text
 from skewguard.report.wording import moment, share
 from skewguard.verdict import Coverage, Ruling, Subject, Verdict
@@ -103,6 +103,12 @@ def verdict(
         policy_digest=HEX[:32] * 2,
         issued_at="2026-11-21T00:03:18+00:00",
         expires_at="2026-11-28T00:03:18+00:00",
+        quiet=(
+            Shift("weather__humid", 0.53, 0.51, "mean 58.99, now 49.2; median 60.98, now 48.92"),
+            Shift("weather__wind_speed", 0.31, 0.28, "mean 10.2, now 14.1", skewed=True),
+        ),
+        advice="The pipeline broke, and the inputs moved: mend the pipeline first and look again.",
+        notes=("this window: accuracy 87.0%, AUC 0.701",),
     )
 
 
@@ -128,7 +134,7 @@ every_verdict = pytest.mark.parametrize("judged", VERDICTS.values(), ids=VERDICT
 class Page(HTMLParser):
     """What a page holds: its elements, its text, and a complaint for every tag that is not closed in order."""
 
-    VOID = ("meta", "link", "br", "img", "path", "rect")
+    VOID = ("meta", "link", "br", "img", "path", "rect", "circle", "line")
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -442,7 +448,7 @@ def test_colours_can_be_told_apart() -> None:
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WIDTHS = (390, 1366, 2200)
+WIDTHS = (390, 1366, 1920, 2200)
 MEASURE = """<script>
 addEventListener("load", () => {
   const wide = [];
@@ -474,6 +480,37 @@ def browse(html: str, folder: Path) -> tuple[str, str]:
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
+def test_drift_stands_after_the_findings_and_never_among_them() -> None:
+    """The quiet channel has a section of its own with the advice, what moved and by how much at least."""
+    page = to_html(verdict())
+    assert page.index('id="findings"') < page.index('id="drift"') < page.index('id="blind"')
+    drift = page[page.index('id="drift"') : page.index('id="blind"')]
+    for told in (
+        "mend the pipeline first",
+        "weather.humid",
+        "0.510",
+        "now 49.2",
+        "a finding is about it",
+        "accuracy 87.0%",
+    ):
+        assert told in drift
+    assert "weather.humid" not in page[: page.index('id="drift"')]
+    text = to_text(verdict())
+    assert text.index("3 findings") < text.index("Drift") < text.index("What this check cannot see")
+
+
+def test_a_number_is_drawn_served_against_truth() -> None:
+    """Pairs of numbers become a picture with the line on which both are the same; a few are too few for one."""
+    points = tuple((float(x), x * 1.609344) for x in range(1, 30))
+    page = to_html(verdict(findings=(replace(WIND, points=points),)))
+    assert page.count('<circle class="dot"') == 29
+    assert '<line class="same"' in page
+    assert "Served against truth, 29 rows" in page
+    assert "<circle" not in to_html(verdict(findings=(replace(WIND, points=points[:2]),)))
+    judged = verdict(findings=(replace(WIND, points=points),))
+    assert Verdict.from_json(json.loads(to_json(judged))) == judged
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path) -> None:
     """At the width of a phone, a laptop and a large screen nothing sticks out, and the console stays silent."""
@@ -484,7 +521,8 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path) -> 
         cause="served_" * 40,
         examples=(far, *WIND.examples),
     )
-    html = to_html(verdict(findings=(WIND, STALE, GUST, long)))
+    drawn = replace(WIND, points=tuple((float(x), x * 1.6e6) for x in range(1, 60)))
+    html = to_html(verdict(findings=(drawn, STALE, GUST, long)))
     shown, console = browse(html, tmp_path)
     assert "</main>" in shown
     assert console == ""

@@ -19,6 +19,7 @@ from skewguard.offline import Rule
 from skewguard.online import Lookup, open_store
 from skewguard.policy import Policy
 from skewguard.servinglog import ServingLog
+from skewguard.snapshot import verify_snapshot
 from skewguard.spine import read_spine
 from skewguard.transforms import numeric_class
 from skewguard.values import Dtype
@@ -97,6 +98,27 @@ def test_the_whole_way_from_a_repository_to_a_verdict(applied: Path, tmp_path: P
     assert verdict.ruling is Ruling.PASS
     assert (verdict.coverage.equal, verdict.coverage.cross_checked) == (30, 30)
     assert verdict.subject.registered_name == "delay"
+
+
+def test_a_set_from_elsewhere_is_adopted_and_one_as_served_is_built(applied: Path, tmp_path: Path) -> None:
+    """`adopt` freezes values as they are given, under the rule that is named; `as_served` is said in the manifest."""
+    repository = skewguard.open(applied)
+    asks = asks_between(at(13), timedelta(hours=1), 30)
+    built = repository.snapshot(SERVICE, asks, label="late", out=tmp_path / "s", id_column="id", as_served=True)
+    assert built.manifest.as_served
+    given = asks.append_column("plane__seats", built.to_arrow(["plane__seats"])["plane__seats"])
+    pq.write_table(given, tmp_path / "train.parquet")
+    table_ways = {"path": tmp_path / "train.parquet", "uri": (tmp_path / "train.parquet").as_uri(), "table": given}
+    for name, rows in table_ways.items():
+        adopted = repository.adopt(
+            SERVICE, rows, label="late", out=(tmp_path / name).as_uri(), id_column="id", rule="known"
+        )
+        assert (adopted.manifest.adopted, adopted.manifest.labels) == ("known", ("late",))
+        assert adopted.to_numpy()[0].tobytes() == built.to_numpy()[0].tobytes()
+        assert verify_snapshot(skewguard.load_snapshot(tmp_path / name), full=True).same
+    x, y = adopted.to_pandas()
+    assert (list(x.columns), y.name, len(x)) == (["plane__seats"], "late", len(y))
+    assert repository.adopt(SERVICE, given, out=tmp_path / "bare").manifest.adopted == "unknown"
 
 
 def _serve(bundle: Any, url: str, asks: pa.Table, root: Path) -> None:

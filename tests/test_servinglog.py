@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skewguard.errors import LogError
-from skewguard.servinglog import LogReading, Segment, ServingLog, find, read_log, recover, segment, to_table, writer
+from skewguard.servinglog import LogReading, Segment, ServingLog, appending, find, read_log, recover, segment, to_table
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = 8
@@ -269,16 +269,17 @@ def test_two_processes_log_side_by_side(tmp_path: Path) -> None:
 
 def test_a_full_segment_is_followed_by_another(tmp_path: Path) -> None:
     """The append that would take a segment beyond its size goes into the next; one larger than that fits alone."""
+    long = random.Random(3).randbytes(5000).hex()
     with open_log(tmp_path, segment_bytes=4096) as log:
         for i in range(30):
             log.append(rows(f"r{i}"))
-        log.append(rows("x" * 10_000))
+        log.append(rows(long))
         log.append(rows("last"))
     reading = read_log(tmp_path)
     assert [segment.number for segment in reading.segments] == list(range(len(reading.segments)))
     assert all(segment.sealed and segment.rows for segment in reading.segments)
     assert [s.rows for s in reading.segments if s.size > 4096] == [1]
-    assert ids(reading) == [*(f"r{i}" for i in range(30)), "x" * 10_000, "last"]
+    assert ids(reading) == [*(f"r{i}" for i in range(30)), long, "last"]
 
 
 def test_an_old_segment_is_followed_by_another(tmp_path: Path) -> None:
@@ -475,6 +476,27 @@ def test_frames_of_another_segment_do_not_pass_for_rows(tmp_path: Path) -> None:
     assert (ids(reading), only(reading).size) == (["b"], other_starts[-1])
 
 
+def test_large_frames_are_compressed_as_it_is_documented(tmp_path: Path) -> None:
+    """A reader that knows the description decompresses a frame; a torn or flipped one is not read."""
+    batch = rows(*(f"request {i}" for i in range(200)))
+    with open_log(tmp_path) as log:
+        log.append(batch)
+    segment_of = only(read_log(tmp_path))
+    content = segment_of.path.read_bytes()
+    start = segment_of.size - struct.unpack_from("<Q", content, content.rindex(b"\x9eSKW") + 8)[0] - 32
+    assert content[start + 5] == 3
+    size, length = struct.unpack_from("<QQ", content, start + 32)
+    message = pa.Codec("lz4_raw").decompress(content[start + 48 : start + 48 + length], size)
+    assert pa.ipc.read_record_batch(message, NARROW).equals(batch)
+    assert len(content) - start < 0.7 * batch.serialize().size
+    assert len(find(tmp_path, "request 77")) == 1
+    for at in range(start, len(content), 7):
+        broken = bytearray(content)
+        broken[at] ^= 1
+        segment_of.path.write_bytes(broken)
+        assert (read_log(tmp_path).rows, len(read_log(tmp_path).damaged)) == (0, 1)
+
+
 def test_a_kind_of_frame_from_the_future_is_an_error(tmp_path: Path) -> None:
     """A whole frame that this version cannot explain is not skipped; recovery leaves its segment alone."""
     path, _ = abandoned(tmp_path, ("a",))
@@ -651,7 +673,8 @@ def test_a_full_disk_is_an_error_and_not_an_end(tmp_path: Path) -> None:
         path = log.path
         assert path is not None
         size = path.stat().st_size
-        big = rows(*(f"lost{i}" for i in range(1000)))
+        pick = random.Random(5)
+        big = rows(*(pick.randbytes(8).hex() for _ in range(1000)))
         with full_disk(size + 5000):
             with pytest.raises(LogError, match=r"1000 rows .* None of them is in the log"):
                 log.append(big)
@@ -729,7 +752,7 @@ def test_an_append_that_breaks_off_leaves_no_gap(
 def test_durability_disk_syncs_before_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `disk` every append ends in fdatasync, and one that cannot be synced is not logged; `process` has none."""
     synced: list[int] = []
-    monkeypatch.setattr(writer, "_sync", synced.append)
+    monkeypatch.setattr(appending, "sync", synced.append)
     with open_log(tmp_path / "process") as log:
         log.append(rows("a"))
     assert synced == []
@@ -742,7 +765,7 @@ def test_durability_disk_syncs_before_it_returns(tmp_path: Path, monkeypatch: py
             raise OSError(errno.EIO, "lost")
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "_sync", fails)
+            patch.setattr(appending, "sync", fails)
             with pytest.raises(LogError, match="lost"):
                 log.append(rows("lost"))
         log.append(rows("b"))

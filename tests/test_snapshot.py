@@ -382,7 +382,7 @@ def test_a_snapshot_of_another_format_says_so(world: World, tmp_path: Path) -> N
     file = tmp_path / "s" / "manifest.json"
     sound = json.loads(file.read_text())
     file.write_text(json.dumps(sound | {"format": 99}))
-    with pytest.raises(SnapshotError, match="expected snapshot format 1, got 99"):
+    with pytest.raises(SnapshotError, match="expected snapshot format 2, got 99"):
         load_snapshot(tmp_path / "s")
     for wrong in ({"rule": "guess"}, {"more": 1}):
         file.write_text(json.dumps(sound | wrong))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,24 @@ from skewguard.snapshot import (
 )
 from skewguard.spine import expire
 from skewguard.values import NO_TIME, Dtype, Status
-from tests.worlds import CREATED, EVENT, HOUR, MINUTE, T0, World, bundle, shop, stamps, view, write
+from skewguard.workflows.snapshots import verify_lines
+from tests.worlds import (
+    CREATED,
+    EVENT,
+    HOUR,
+    MINUTE,
+    RATE,
+    T0,
+    World,
+    bundle,
+    derived,
+    shop,
+    spent_per_visit,
+    stamps,
+    view,
+    with_model_inputs,
+    write,
+)
 
 DAY = 24 * HOUR
 
@@ -107,6 +125,64 @@ def test_a_rewritten_history_names_rows_columns_and_months(world: World) -> None
     assert "now__spent_per_visit" in result.derived
     assert str(buyer).startswith(f"history was rewritten after training: {buyer.rows} rows of buyer, since 2023-11-14")
     assert buyer.rows <= buyer.asks
+    assert len(buyer.examples) == 3
+    first = next(row for row, (a, b) in enumerate(zip(was, is_, strict=True)) if a != b)
+    asked = world.asks.slice(first, 1).to_pylist()[0]
+    told = buyer.examples[0]
+    assert (told.id, told.keys) == (asked["ask_id"], f"buyer_id {asked['buyer_id']}")
+    assert (told.column, told.was, told.now) == ("buyer__spent", str(was[first]), str(is_[first]))
+    assert f"    {told}" in list(verify_lines(result))
+
+
+def test_the_sentence_counts_the_source_rows_and_dates_the_first(tmp_path: Path) -> None:
+    """'41 rows of weather, since 2013-08-02': of 60 hours 41 were rewritten, each asked for twice."""
+    since = 1_375_401_600_000_000  # 2013-08-02
+    hours = [since + (hour - 19) * HOUR for hour in range(60)]
+    table = {"k": pa.array([1] * 60), "wind": pa.array([1.0] * 60), EVENT: stamps(hours)}
+    path = write(tmp_path, table)
+    made = bundle(view("weather", path, {"k": Dtype.INT64}, {"wind": Dtype.FLOAT64}, created=False))
+    asks = pa.table({"k": pa.array([1] * 120), "event_timestamp": stamps([t + d for t in hours for d in (1, 2)])})
+    snapshot = build_snapshot(made, asks, tmp_path / "s")
+    values = [1.0 if hour < 19 else 2.0 for hour in range(60)]
+    pq.write_table(pa.table(table | {"wind": pa.array(values)}), path)
+    result = verify_snapshot(snapshot)
+    assert list(verify_lines(result)) == [
+        (
+            "history was rewritten after training: 41 rows of weather, since 2013-08-02; which answer 82 asks "
+            "otherwise; wind 82"
+        ),
+        "    ask 38, k 1, as of 2013-08-02T00:00:00.000001Z: weather__wind was 1.0, is 2.0",
+        "    ask 39, k 1, as of 2013-08-02T00:00:00.000002Z: weather__wind was 1.0, is 2.0",
+        "    ask 40, k 1, as of 2013-08-02T01:00:00.000001Z: weather__wind was 1.0, is 2.0",
+        "source of weather: other rows than it had in 2013-08",
+        "82 of 120 rows differ",
+    ]
+
+
+def test_a_row_that_went_is_told_by_what_answers_in_its_place(tmp_path: Path) -> None:
+    """Nothing, or an older row of the same value: then its event tells them apart."""
+    table = {"k": pa.array([1, 2, 2]), "x": pa.array([1.0, 5.0, 5.0]), EVENT: stamps([T0, T0, T0 + MINUTE])}
+    path = write(tmp_path, table)
+    made = bundle(view("v", path, {"k": Dtype.INT64}, {"x": Dtype.FLOAT64}, created=False))
+    asks = pa.table({"k": pa.array([1, 2]), "event_timestamp": stamps([T0 + HOUR] * 2)})
+    snapshot = build_snapshot(made, asks, tmp_path / "s")
+    pq.write_table(pa.table({name: values.slice(1, 1) for name, values in table.items()}), path)
+    (told,) = verify_snapshot(snapshot).views
+    assert [str(one) for one in told.examples] == [
+        "ask 0, k 1, as of 2023-11-14T23:13:20Z: v__x was 1.0, is not_found",
+        (
+            "ask 1, k 2, as of 2023-11-14T23:13:20Z: the source row's event was 2023-11-14T22:14:20Z, "
+            "is 2023-11-14T22:13:20Z"
+        ),
+    ]
+
+
+def test_adopted_values_that_never_were_the_sources_are_no_rewritten_history(tmp_path: Path) -> None:
+    """Where no month of the source changed since, the set was given so."""
+    made, asks = leaky(tmp_path)
+    adopted = adopt_snapshot(made, asks.append_column("v__x", pa.array([7.0, 2.0])), tmp_path / "a")
+    (told,) = verify_snapshot(adopted).views
+    assert str(told).startswith("the adopted values are not what the sources give: 1 rows of v, since 2023-11-14; ")
 
 
 def test_a_row_that_nobody_asked_for_is_named_by_its_month_alone(world: World) -> None:
@@ -297,7 +373,53 @@ def test_ties_that_answered_and_rows_created_before_their_event_are_told(tmp_pat
     assert (tie.kind, tie.rows, tie.of) == (Kind.CONTRACT, 2, 3)
     assert "several source rows equal in keys and both times" in tie.message
     assert (early.kind, early.rows) == (Kind.CONTRACT, 1)
-    assert "created before their event" in early.message
+    assert "1 of 5 source rows were created before their event" not in early.message  # of tied rows one is counted
+    assert "1 of 3 source rows were created before their event" in early.message
+    assert "and answered 1 of 3 training rows" in early.message
+    (example,) = early.examples
+    assert (example.keys, example.served) == ("k 3", "created 2023-11-14T22:12:20Z")
+
+
+def test_a_tie_is_found_in_a_source_of_many_files(tmp_path: Path) -> None:
+    """A folder of hive partitions, a glob of them: wherever the join reads, the audit does."""
+    for day, x in ((1, 1.0), (2, 2.0)):
+        folder = tmp_path / "tree" / f"day={day}"
+        folder.mkdir(parents=True)
+        write(folder, {"k": pa.array([1]), EVENT: stamps([T0]), CREATED: stamps([T0]), "x": pa.array([x])})
+    asks = pa.table({"k": pa.array([1]), "event_timestamp": stamps([T0])})
+    for at, path in enumerate(("tree", "tree/*/*.parquet", "tree/**/*.parquet")):
+        made = bundle(view("v", tmp_path / path, {"k": Dtype.INT64}, {"x": Dtype.FLOAT64}))
+        (tie,) = audit(build_snapshot(made, asks, tmp_path / f"s{at}"))
+        assert (tie.kind, tie.rows) == (Kind.CONTRACT, 1)
+
+
+def test_what_was_derived_from_a_leak_is_a_leak(tmp_path: Path) -> None:
+    """Of an adopted set that holds nothing but derived features; and one that follows from its own inputs is explained
+    by them."""
+    path = write(
+        tmp_path,
+        {
+            "k": pa.array([1, 1]),
+            "spent": pa.array([10.0, 20.0]),
+            "visits": pa.array([2, 2]),
+            EVENT: stamps([T0, T0]),
+            CREATED: stamps([T0, T0 + HOUR]),
+        },
+    )
+    buyer = view("buyer", path, {"k": Dtype.INT64}, {"spent": Dtype.FLOAT64, "visits": Dtype.INT64})
+    whole = bundle(buyer, computed=[derived("per", spent_per_visit, ["buyer__spent", "buyer__visits"])])
+    alone = replace(whole, outputs=("now__per",))
+    asks = pa.table({"k": pa.array([1]), "event_timestamp": stamps([T0 + MINUTE])})
+    known, corrected = 10.0 * RATE / 2, 20.0 * RATE / 2
+    said = {}
+    for value in (known, corrected, 1.0):
+        table = asks.append_column("now__per", pa.array([value]))
+        said[value] = [(f.kind, f.feature) for f in audit(adopt_snapshot(alone, table, tmp_path / str(value)))]
+    assert said == {known: [], corrected: [(Kind.LEAK, "now__per")], 1.0: [(Kind.MISMATCH, "now__per")]}
+    table = asks.append_column("buyer__spent", pa.array([99.0])).append_column("buyer__visits", pa.array([2]))
+    table = table.append_column("now__per", pa.array([99.0 * RATE / 2]))
+    found = audit(adopt_snapshot(whole, table, tmp_path / "own"))
+    assert [(f.kind, f.feature) for f in found] == [(Kind.MISMATCH, "buyer__spent")]
 
 
 # -- as served --------------------------------------------------------------------------------------------------------
@@ -410,3 +532,33 @@ def test_the_commands_answer_by_their_exit_codes(
     assert code == 1
     assert "history was rewritten after training" in out
     assert run("verify", "--snapshot", "nowhere")[0] == 2
+
+
+def test_model_inputs_are_fitted_on_the_asks_before_an_instant(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the flag says; the snapshot verifies and audits under the fitted definitions, and a set is adopted under these
+    and under no unfitted ones."""
+    monkeypatch.chdir(world.folder)
+    unfitted = with_model_inputs(world).bundle
+    unfitted.save("b.json")
+    pq.write_table(world.asks, "asks.parquet")
+    common = ["--bundle", "b.json", "--entity-df", "asks.parquet", "--id", "ask_id"]
+    when = "2023-11-14T23:13:20+00:00"
+    assert main(["snapshot", "build", *common, "--snapshot", "s", "--fit-before", when]) == 0
+    snapshot = load_snapshot("s")
+    expected = build_snapshot(
+        unfitted, world.asks, "t", id_column="ask_id", fit_before=datetime.fromisoformat(when)
+    )  # fmt: skip
+    assert snapshot.id == expected.id
+    assert snapshot.id != build_snapshot(unfitted, world.asks, "all", id_column="ask_id").id
+    assert main(["snapshot", "build", *common, "--snapshot", "u", "--fit-before", "2023-11-14"]) == 2
+    assert "--fit-before: expected an ISO instant with an offset" in capsys.readouterr().err
+    assert verify_snapshot(snapshot, full=True).same
+    given = elsewhere(replace(world, bundle=snapshot.bundle), snapshot)
+    given = given.select([*world.asks.column_names, *snapshot.bundle.outputs])
+    adopted = adopt_snapshot(snapshot.bundle, given, "a", rule="known", id_column="ask_id")
+    assert verify_snapshot(adopted, full=True).same
+    assert [one for one in audit(adopted) if one.kind is not Kind.CONTRACT] == []
+    with pytest.raises(DefinitionError, match="not fitted, so that nobody could compute the set again"):
+        adopt_snapshot(unfitted, given, "b")

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewguard.errors import DefinitionError
-from skewguard.transforms import Transform, fingerprint, load, numeric_class, rowmap, run, transform
+from skewguard.transforms import Transform, fingerprint, load, numeric_class, prove, rowmap, run, transform
 from skewguard.values import Column, Dtype, Status
 from tests.worlds import T0, assert_same_bits, column, greeting, plain, spent_per_visit
 
@@ -600,6 +600,47 @@ def test_an_import_out_of_sight_is_refused(define: Define) -> None:
     assert prints(define, hidden.replace("helpers_a", "numpy.random"))
 
 
+@pytest.mark.parametrize(
+    "call",
+    ["TABLE.get", "TABLE.__getitem__", "functools.partial(TABLE.get)", "SHIFT.add", "lambda key: TABLE[key]"],
+)
+def test_what_a_rows_function_is_bound_to_counts_in_the_fingerprint_and_in_the_graph(define: Define, call: str) -> None:
+    """`TABLE.get` is another function with another table, though the method is the same; so is a value's own method."""
+    text = f"""
+import dataclasses, functools
+from skewguard.transforms import rowmap, transform
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    by: float
+    def add(self, key: str) -> float:
+        return self.by
+TABLE = {{"a": 1.0}}
+SHIFT = Shift(1.0)
+@transform
+def feature(key: str) -> float:
+    return rowmap({call}, key, out=float)
+"""
+    made = [define(source).feature for source in (text, text, text.replace("1.0", "2.0"))]
+    for digest in (fingerprint, lambda one: prove(one).graph):
+        one, same, other = map(digest, made)
+        assert one == same != other
+
+
+def test_the_operator_and_the_function_of_a_power_are_two_graphs() -> None:
+    """numpy squares `x ** 2`; np.power(x, 2) may round otherwise."""
+
+    @transform
+    def operator(x: float) -> float:
+        return x**2
+
+    @transform
+    def function(x: float) -> float:
+        return np.power(x, 2)  # type: ignore[no-any-return]
+
+    assert prove(operator).graph
+    assert prove(operator).graph != prove(function).graph
+
+
 def test_a_function_without_source_is_refused() -> None:
     """What was made by `exec` has no text to take a fingerprint of."""
     names: dict[str, Any] = {}
@@ -616,10 +657,11 @@ def test_library_functions_count_by_name(define: Define) -> None:
 
 
 def test_the_numeric_class_names_what_decides_the_last_bit() -> None:
-    """numpy's version, the machine, its CPU features and the C library; the same within one process."""
+    """numpy's version, the machine, its CPU features, the C library and the BLAS; the same within one process."""
     assert numeric_class() == numeric_class()
     assert numeric_class().startswith(f"numpy-{np.__version__}/")
-    assert numeric_class().count("/") == 2
+    assert numeric_class().count("/") == 3
+    assert "blas" in numeric_class().rpartition("/")[2]
 
 
 def test_a_date_is_no_column_type() -> None:

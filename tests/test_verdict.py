@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from skewguard.findings import Example, Finding, Kind, Tap
+from skewguard.findings import DOUBTS, Example, Finding, Kind, Shift, Tap
 from skewguard.policy import Policy, Waiver
 from skewguard.verdict import Coverage, Ruling, Subject, Verdict, finding_from_json, judge
 
@@ -46,8 +46,9 @@ def test_a_finding_beyond_its_limit_fails() -> None:
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_fails_by_default(kind: Kind) -> None:
-    """A kind of which the policy says nothing tolerates nothing."""
-    assert _judge(replace(WIND, kind=kind, rows=1, of=10_000_000)).ruling is Ruling.FAIL
+    """A kind of which the policy says nothing tolerates nothing; what cannot be compared is a doubt, not a failure."""
+    expected = Ruling.UNKNOWN if kind in DOUBTS else Ruling.FAIL
+    assert _judge(replace(WIND, kind=kind, rows=1, of=10_000_000)).ruling is expected
 
 
 @pytest.mark.parametrize(
@@ -70,8 +71,9 @@ def test_a_tolerated_finding_stays_in_the_verdict_and_in_its_words() -> None:
 
 def test_a_finding_about_nothing_fails_whatever_the_limit() -> None:
     """A finding that could not say of how many rows it is has no share that could be tolerated."""
-    policy = replace(POLICY, limits={Kind.LOG: 0.9})
-    assert _judge(Finding(Kind.LOG, "log", 0, 0, "the log is torn"), policy=policy).ruling is Ruling.FAIL
+    policy = replace(POLICY, limits={Kind.EXPECTATION: 0.9, Kind.LOG: 0.9})
+    assert _judge(Finding(Kind.EXPECTATION, "x", 0, 0, "no such column"), policy=policy).ruling is Ruling.FAIL
+    assert _judge(Finding(Kind.LOG, "log", 0, 0, "the log is torn"), policy=policy).ruling is Ruling.UNKNOWN
 
 
 # -- fail closed ------------------------------------------------------------------------------------------------------
@@ -203,3 +205,63 @@ def test_a_verdict_expires_when_the_policy_says() -> None:
     east = datetime(2026, 11, 21, 21, 0, 0, 999_999, tzinfo=timezone(timedelta(hours=9)))
     verdict = _judge(now=east, policy=replace(POLICY, valid_for_us=90_000_000))
     assert (verdict.issued_at, verdict.expires_at) == ("2026-11-21T12:00:00+00:00", "2026-11-21T12:01:30+00:00")
+
+
+# -- what was looked for, chance, and the quiet channel ----------------------------------------------------------------
+
+
+def test_a_waiver_of_a_kind_that_nobody_looked_for_is_not_unused() -> None:
+    """Without findings of expectations their waivers are neither used nor rotten."""
+    policy = replace(POLICY, waivers=(WAIVER,))
+    looked = replace(SEEN, checked=(Kind.MISMATCH,))
+    assert _judge(policy=policy, coverage=looked).ruling is Ruling.PASS
+    thorough = replace(SEEN, checked=(Kind.MISMATCH, Kind.EXPECTATION))
+    assert _judge(policy=policy, coverage=thorough).ruling is Ruling.FAIL
+    gone = Finding(Kind.LOG, "delay", 0, 0, "the log is torn")
+    assert _judge(gone, policy=policy, coverage=thorough).ruling is Ruling.UNKNOWN
+
+
+def test_what_the_policy_requires_must_have_been_looked_for() -> None:
+    """A kind that is required and was not looked for makes the verdict UNKNOWN, and is named."""
+    policy = replace(POLICY, requires=(Kind.EXPECTATION,))
+    verdict = _judge(policy=policy, coverage=replace(SEEN, checked=(Kind.MISMATCH,)))
+    assert verdict.ruling is Ruling.UNKNOWN
+    assert verdict.reasons == ("the policy requires findings of kind expectation, and none were looked for",)
+    both = replace(SEEN, checked=(Kind.MISMATCH, Kind.EXPECTATION))
+    assert _judge(policy=policy, coverage=both).ruling is Ruling.PASS
+
+
+def test_with_a_benign_rate_a_finding_must_stand_against_chance() -> None:
+    """Evidence is judged among all features that were tested, and an effect may be too small to matter."""
+    benign = replace(WIND, benign=0.01)
+    assert _judge(replace(benign, evidence=1.0)).ruling is Ruling.PASS
+    assert _judge(replace(benign, evidence=1.5)).ruling is Ruling.FAIL
+    many = replace(SEEN, tested=100)
+    assert _judge(replace(benign, evidence=1.5), coverage=many).ruling is Ruling.PASS
+    assert _judge(replace(benign, evidence=3.5), coverage=many).ruling is Ruling.FAIL
+    large = replace(POLICY, minimum_effect=0.005)
+    assert _judge(replace(benign, evidence=9.0), policy=large).ruling is Ruling.PASS  # 1.2 % of 1 % benign
+
+
+MOVED = Shift("weather__temp", 0.4, 0.3, "mean 50, now 30")
+
+
+@pytest.mark.parametrize(
+    ("findings", "quiet", "advice"),
+    [
+        ((), (), "The pipeline is sound, and the inputs look as in training."),
+        ((), (MOVED,), "The pipeline is sound, the world changed"),
+        ((WIND,), (), "The pipeline broke, the world did not change"),
+        ((WIND,), (MOVED,), "The pipeline broke, and the inputs moved"),
+    ],
+)
+def test_drift_decides_nothing_and_gives_advice(
+    findings: tuple[Finding, ...], quiet: tuple[Shift, ...], advice: str
+) -> None:
+    """Pipeline broke or world changed, both or neither: the ruling follows from the findings alone."""
+    verdict = _judge(*findings, quiet=quiet, notes=["accuracy 87 %"])
+    assert verdict.ruling is (Ruling.FAIL if findings else Ruling.PASS)
+    assert verdict.reasons == _judge(*findings).reasons
+    assert verdict.advice.startswith(advice)
+    assert ("Do not retrain" in verdict.advice) is bool(findings and quiet)
+    assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from skewguard.contract import Contract
 from skewguard.definitions import Bundle, Derived, Feature, Key, RequestField, Source, View
+from skewguard.definitions.model_input import model_inputs
 from skewguard.offline import OfflineStore
 from skewguard.spine import Spine, ViewRows, read_spine
-from skewguard.transforms import Transform, rowmap, transform
+from skewguard.transforms import Transform, fitted, rowmap, transform
 from skewguard.values import Column, Dtype, Status
 
 SECOND = 1_000_000
@@ -209,6 +210,39 @@ def seen_hour(seen: datetime) -> float:
     return rowmap(_hour, seen)  # type: ignore[return-value]
 
 
+def usual_spending(city: str, spent: float) -> dict[str, float]:
+    """Fitted: by city, the mean of what was spent."""
+    return {one: float(np.mean(spent[city == one])) for one in sorted(set(city.tolist()))}  # type: ignore[attr-defined,index]
+
+
+def score_edges(score: float) -> Any:
+    """Fitted: what cuts the scores into four."""
+    return np.quantile(score, [0.25, 0.5, 0.75]) if np.size(score) else np.zeros(3)
+
+
+def latest_hour(seen_hour: float) -> float:
+    """Fitted: the latest hour."""
+    return float(np.max(seen_hour, initial=1.0))
+
+
+@transform
+def beyond_usual(city: str, spent: float, usual: Annotated[Mapping[str, float], fitted(usual_spending)]) -> float:
+    """How much more than usual in the city; nothing for a city that was not known."""
+    return spent - rowmap(usual.get, city, out=float)  # type: ignore[return-value]
+
+
+@transform
+def score_band(score: float, edges: Annotated[Any, fitted(score_edges)]) -> int:
+    """In which quarter the score is."""
+    return np.searchsorted(edges, score)  # type: ignore[return-value]
+
+
+@transform
+def hour_share(seen_hour: float, latest: Annotated[float, fitted(latest_hour)]) -> float:
+    """The hour, of a feature that is derived itself, against the latest."""
+    return seen_hour / latest
+
+
 def _in_dollars(spent: float) -> float:
     return spent * RATE
 
@@ -269,6 +303,18 @@ def shop(folder: Path, *, seed: int = 0, rows: int = 300, asks: int = 120, proje
     ]
     made = bundle(buyer, globe, road, request={"amount": Dtype.FLOAT64}, computed=computed, project=project)
     return World(folder, made, _asks(random, asks))
+
+
+def with_model_inputs(world: World) -> World:
+    """The same world whose service has three model inputs; they wait for a snapshot."""
+    made = world.bundle
+    functions = (beyond_usual, score_band, hour_share)
+    complaints: list[str] = []
+    inputs = model_inputs(
+        [one.reference for one in functions], made.views, made.request, made.derived, Contract(), complaints
+    )
+    assert not complaints
+    return replace(world, bundle=replace(made, derived=(*made.derived, *inputs.values())))
 
 
 def _times(random: np.random.Generator, rows: int) -> tuple[pa.Array, pa.Array]:

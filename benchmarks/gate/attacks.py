@@ -509,7 +509,7 @@ def _overwrite(world: World, model_id: str) -> None:
 def _put(world: World, model_id: str) -> None:
     path = world.client().get_logged_model(model_id).artifact_location.removeprefix("mlflow-artifacts:/")
     url = f"{world.tracking_uri}/api/2.0/mlflow-artifacts/artifacts/{path}/requirements.txt"
-    request = urllib.request.Request(url, data=b"evil", method="PUT")  # noqa: S310  (loopback)
+    request = urllib.request.Request(url, b"evil", _credentials(), method="PUT")  # noqa: S310  (loopback)
     with urllib.request.urlopen(request):  # noqa: S310
         pass
 
@@ -521,10 +521,7 @@ def _post(world: World, name: str, route: str, content_type: str = "application/
 
 
 def _send(world: World, route: str, body: dict[str, str], content_type: str = "application/json") -> object:
-    headers = {"Content-Type": content_type}
-    if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        password = os.environ["MLFLOW_TRACKING_PASSWORD"]
-        headers["Authorization"] = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+    headers = {"Content-Type": content_type} | _credentials()
     url = world.tracking_uri + route
     request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers)  # noqa: S310  (loopback)
     try:
@@ -537,6 +534,15 @@ def _send(world: World, route: str, body: dict[str, str], content_type: str = "a
             message = error.read().decode(errors="replace")
         code = "PERMISSION_DENIED" if error.code in (403, 404, 405, 400) else "INTERNAL_ERROR"
         raise MlflowException(f"{error.code} {message}", error_code=_code(code)) from error
+
+
+def _credentials() -> dict[str, str]:
+    """Those of MLflow's client, where the server asks for any."""
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if not user:
+        return {}
+    pair = f"{user}:{os.environ['MLFLOW_TRACKING_PASSWORD']}"
+    return {"Authorization": "Basic " + b64encode(pair.encode()).decode()}
 
 
 def _code(name: str) -> int:

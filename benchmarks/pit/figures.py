@@ -25,7 +25,7 @@ def of_case(case: Case, standings: dict[str, Standing]) -> dict[str, Any]:
     `best` is the fastest of the others whose answer is right. `disagreements` counts lost and displaced asks and other
     cells of everybody but Feast's dask store, which has figures of its own.
     """
-    found: dict[str, Any] = {"title": case.title}
+    found: dict[str, Any] = {"title": case.title, "feast_duckdb_s": None}
     for name, standing in standings.items():
         for figure, digits in (("s", 3), ("cpu_s", 3), ("mib", 0), ("order_s", 3)):
             if figure != "order_s" or any(figure in run for run in standing.runs):

@@ -1,19 +1,16 @@
-"""Ours: `OfflineStore.answer`, and the columns that it gives."""
+"""Ours: `OfflineStore.write`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.pit import arrow
 from benchmarks.pit.task import Task
 from skewguard.contract import Contract
 from skewguard.definitions import Feature, Key, Source, View
 from skewguard.offline import OfflineStore, Rule
-from skewguard.spine import read_spine
 from skewguard.values import Dtype
 
 DTYPES = {"double": Dtype.FLOAT64, "bigint": Dtype.INT64, "varchar": Dtype.STRING}
@@ -38,11 +35,6 @@ def prepare(task: Task) -> Callable[[Path], None]:
     def run(out: Path) -> None:
         asks = pq.read_table(task.asks, columns=task.columns)
         with OfflineStore(views, rule) as store:
-            answers = store.answer(read_spine(asks, keys, {}))
-        columns = {name: asks[name] for name in task.columns}
-        for view in views:
-            for feature in view.features:
-                columns[view.full_name(feature.name)] = answers[view.name].features[feature.name].to_arrow()
-        arrow.write(pa.table(columns), task, out)
+            store.write(asks, out)
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -93,18 +94,25 @@ def race(
     among: tuple[str, ...] = tuple(LABELS),
     scale: float = 1,
     quick: bool = False,
+    deadline: float = math.inf,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Standing]:
-    """The standings of a case after `rounds` rounds. Raises `RuntimeError` where ours or the reference fails."""
+    """The standings of a case after `rounds` rounds, fewer where `deadline` (`time.monotonic`) has passed.
+
+    Raises `RuntimeError` where ours or the reference fails.
+    """
     task, warming = case.build(root, scale), case.build(root, WARMING)
     lineup = KNOWN if case.known else FEAST_RULE
     left_out = case.hopeless if quick else ()
     names = [name for name in lineup if (name in among or name == lineup[0]) and name not in left_out]
     standings = {name: Standing() for name in names}
-    outs = {name: root / "answers" / f"{case.name}-{name}.parquet" for name in names}
-    outs[names[0]].parent.mkdir(parents=True, exist_ok=True)
+    folder = root / "answers" / str(os.getpid())  # of this race alone: another may be under way
+    outs = {name: folder / f"{case.name}-{name}.parquet" for name in names}
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         for number in range(rounds):
+            if number and time.monotonic() > deadline:
+                break
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 standing = standings[name]
@@ -122,6 +130,8 @@ def race(
     finally:
         for out in outs.values():
             out.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
     return standings
 
 

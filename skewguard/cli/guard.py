@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from skewguard.cli.gate import signing_key
 from skewguard.workflows.project import Project
 
 if TYPE_CHECKING:
+    from skewguard.replay import Sources
     from skewguard.workflows.explain import Explanation
 
 
@@ -27,6 +30,12 @@ def _guard_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cross-check", type=int, default=0, metavar="N", help="recompute N rows by the independent oracle"
     )
+    parser.add_argument("--since", metavar="WHEN", help="only what was asked since: 24h, 7d, or an instant")
+    parser.add_argument("--outcomes", metavar="DIR", help="what became of the requests, see `skewguard outcomes`")
+    parser.add_argument("--counted", type=int, metavar="N", help="answers that the service's own metrics counted")
+    parser.add_argument("--audit", action="store_true", help="audit the snapshot too: could its rows have been known?")
+    parser.add_argument("--feast-repo", metavar="DIR", help="read the truth through this repository's offline store")
+    parser.add_argument("--feature-store-yaml", metavar="PATH", help="settings of that repository")
     parser.add_argument("--attach", metavar="MODEL_ID", help="store the verdict with this logged model, for the gate")
     parser.add_argument("--key", metavar="PATH", help="sign the verdict with this key (SKEWGUARD_SIGNING_KEY)")
     parser.add_argument("--tracking-uri", help="where that model was logged (default: MLflow's own)")
@@ -38,22 +47,32 @@ def _guard(arguments: argparse.Namespace, project: Project) -> int:
     from rich.console import Console
 
     from skewguard import report
+    from skewguard.audit import audit
     from skewguard.model import load_model
     from skewguard.policy import load_policy
     from skewguard.snapshot import load_snapshot
     from skewguard.verdict import Ruling, load_findings
     from skewguard.workflows.guard import guard
 
+    log, snapshot = project.require("log"), load_snapshot(project.require("snapshot"))
+    extra = load_findings(arguments.findings) if arguments.findings else None
+    if arguments.audit:
+        extra = [*(extra or ()), *audit(snapshot)]
     verdict = guard(
-        project.require("log"),
-        load_snapshot(project.require("snapshot")),
+        log,
+        snapshot,
         load_policy(project.require("policy")),
         registered_name=project.registered_name,
         model_id=arguments.attach or "",
         model_digest=arguments.model_digest,
         model=load_model(arguments.model, expected_digest=arguments.model_digest) if arguments.model else None,
-        extra=load_findings(arguments.findings) if arguments.findings else (),
+        extra=extra,
         cross_check=arguments.cross_check,
+        since=_since(arguments.since) if arguments.since else None,
+        outcomes=arguments.outcomes,
+        counted=arguments.counted,
+        secret=secret.encode() if (secret := os.environ.get("SKEWGUARD_PII_SECRET")) else None,
+        sources=_sources(arguments),
     ).verdict
     if arguments.attach:
         from skewguard.gate.mlflow import attach_verdict
@@ -70,6 +89,30 @@ def _guard(arguments: argparse.Namespace, project: Project) -> int:
     return {Ruling.PASS: PASS, Ruling.FAIL: FAIL, Ruling.UNKNOWN: UNKNOWN}[verdict.ruling]
 
 
+def _since(text: str) -> datetime:
+    """`24h` ago, or an instant; raises `DefinitionError` for anything else."""
+    from skewguard.contract import microseconds
+    from skewguard.errors import DefinitionError
+
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.now(UTC) - timedelta(microseconds=microseconds(text))
+    if instant.tzinfo is None:
+        raise DefinitionError(f"--since {text}: expected an instant with a time zone, such as {text}Z")
+    return instant
+
+
+def _sources(arguments: argparse.Namespace) -> Sources:
+    from skewguard.replay import InPlace
+
+    if not arguments.feast_repo:
+        return InPlace()
+    from skewguard.workflows.feast.sources import FeastSources
+
+    return FeastSources(arguments.feast_repo, arguments.feature_store_yaml)
+
+
 def _explain_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("request_id")
     parser.add_argument("--log")
@@ -78,18 +121,20 @@ def _explain_flags(parser: argparse.ArgumentParser) -> None:
 
 def _explain(arguments: argparse.Namespace, project: Project) -> int:
     from skewguard.definitions import load_bundle
-    from skewguard.offline import Rule
     from skewguard.snapshot import load_snapshot
     from skewguard.workflows.explain import explain_request
 
+    snapshot = load_snapshot(project.snapshot) if project.snapshot else None
     bundle = load_bundle(project.require("bundle"))
-    rule = Rule(load_snapshot(project.snapshot).manifest.rule) if project.snapshot else Rule.KNOWN
-    explanation = explain_request(project.require("log"), bundle, arguments.request_id, rule=rule)
+    explanation = explain_request(project.require("log"), bundle, arguments.request_id, snapshot=snapshot)
     if arguments.json:
         print(json.dumps(asdict(explanation), indent=1))
     else:
         _show(explanation)
     return PASS
+
+
+_STYLES = {"": "", "lagged": "dim", "unverifiable": "yellow", "carried": "red"}
 
 
 def _show(explanation: Explanation) -> None:
@@ -104,8 +149,7 @@ def _show(explanation: Explanation) -> None:
     console.print(f"answered by build {build} on {host}, model {model}")
     table = Table("feature", "served", "truth", "")
     for line in explanation.lines:
-        style = "" if line.equal else "bold red"
-        table.add_row(line.feature, line.served, line.truth, "" if line.equal else "differs", style=style)
+        table.add_row(line.feature, line.served, line.truth, line.state, style=_STYLES.get(line.state, "bold red"))
     console.print(table)
     differing = {line.feature.partition("__")[0] for line in explanation.lines if not line.equal}
     for source in explanation.sources:

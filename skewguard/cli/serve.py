@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,14 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--workers", type=_positive, default=1, help="processes; each writes segments of its own")
     parser.add_argument("--durability", choices=["process", "disk"], default="process", help="what an answer survives")
+    parser.add_argument(
+        "--on-log-failure",
+        choices=["refuse", "answer_and_count"],
+        default="refuse",
+        help="a full disk: refuse requests, or answer them and count the gap",
+    )
+    parser.add_argument("--sample", type=float, default=1.0, metavar="SHARE", help="of the requests, to be logged")
+    parser.add_argument("--pii", action="append", default=[], metavar="ENTITY", help="hash its keys in the log")
     parser.add_argument("--store-deadline", type=float, default=0.25, metavar="SECONDS")
     parser.add_argument("--api-keys", metavar="FILE", help="SHA-256 of each key by the id of its owner (JSON)")
     parser.add_argument("--max-body", type=_positive, default=1 << 20, metavar="BYTES")
@@ -61,6 +70,10 @@ def settings_of(arguments: argparse.Namespace, project: Project) -> Settings:
         port=arguments.port,
         workers=arguments.workers,
         durability=arguments.durability,
+        on_log_failure=arguments.on_log_failure,
+        sample=arguments.sample,
+        pii=tuple(arguments.pii),
+        pii_secret=os.environ.get("SKEWGUARD_PII_SECRET"),
         store_deadline=arguments.store_deadline,
         api_keys=Path(arguments.api_keys) if arguments.api_keys else None,
         body_bytes=arguments.max_body,

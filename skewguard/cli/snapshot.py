@@ -6,9 +6,10 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from skewguard.cli.command import FAIL, PASS, Command
+from skewguard.cli.command import FAIL, PASS, Command, instant
 from skewguard.errors import SkewguardError
 from skewguard.workflows.project import Project
 
@@ -29,6 +30,11 @@ def _snapshot_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--as-served", action="store_true", help="build: count a row once the online store could serve it"
+    )
+    parser.add_argument(
+        "--fit-before",
+        metavar="INSTANT",
+        help="build: fit model inputs on the asks before it (ISO with offset); default: on all of them",
     )
     parser.add_argument("--full", action="store_true", help="verify: compute every answer again, whatever the digests")
     parser.add_argument("--against", metavar="DIR", help="diff: the other snapshot")
@@ -66,12 +72,19 @@ def _snapshot_build(arguments: argparse.Namespace, project: Project) -> int:
             rule=Rule(arguments.rule or "known"),
             as_served=arguments.as_served,
             id_column=arguments.id,
+            fit_before=_fit_before(arguments),
         )
     if arguments.json:
         print(json.dumps({"id": snapshot.id, "rows": snapshot.manifest.rows, "ties": snapshot.manifest.ties}))
     else:
         print(f"{snapshot.place}: {snapshot.manifest.rows:,} rows, id {snapshot.id[:16]}")
     return PASS
+
+
+def _fit_before(arguments: argparse.Namespace) -> datetime | None:
+    if arguments.fit_before is None:
+        return None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=instant(arguments.fit_before, "--fit-before"))
 
 
 def _snapshot_verify(arguments: argparse.Namespace, project: Project) -> int:

@@ -9,11 +9,24 @@ from skewguard.definitions.bundle import (
     Bundle,
     Derived,
     Feature,
+    Fitted,
     Key,
     RequestField,
     Source,
     View,
     load_bundle,
+    read_bundle,
 )
 
-__all__ = ["Bundle", "Derived", "Feature", "Key", "RequestField", "Source", "View", "load_bundle"]
+__all__ = [
+    "Bundle",
+    "Derived",
+    "Feature",
+    "Fitted",
+    "Key",
+    "RequestField",
+    "Source",
+    "View",
+    "load_bundle",
+    "read_bundle",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ from typing import Any
 from skewguard.contract import Contract
 from skewguard.errors import DefinitionError
 from skewguard.transforms import Transform, fingerprint, golden, load, prove
+from skewguard.transforms.learned import decode
+from skewguard.transforms.program import Program
 from skewguard.values import Dtype
 
-FORMAT = 2
+FORMAT = 3
+MODEL_INPUT = "model_input"
+"""The view of features that are computed for the model alone, after the on-demand views; never registered in Feast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,20 @@ class RequestField:
 
 
 @dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted argument of a transform: the parameter, the `module:function` that fits it, and the full names of the
+    features (or names of the request fields) that it is fitted on. `value` is plain JSON, None before it is fitted."""
+
+    parameter: str
+    function: str
+    inputs: tuple[str, ...]
+    value: Any = field(default=None, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Derived:
-    """A feature that a transform computes. `inputs` are full names of stored features or names of request fields.
+    """A feature that a transform computes. `inputs` are full names of stored features or names of request fields; of a
+    model input, of derived features as well.
 
     `fingerprint` identifies the transform's source, `graph` what it computes (empty where it is not proven, and then
     `waived` says until when and why it is taken all the same), `golden` its values where the bundle was compiled.
@@ -92,6 +108,12 @@ class Derived:
     graph: str = ""
     golden: str = ""
     waived: str = ""
+    fitted: tuple[Fitted, ...] = ()
+
+    @property
+    def is_model_input(self) -> bool:
+        """Whether it is computed after the on-demand views, for the model alone."""
+        return self.view == MODEL_INPUT
 
     @property
     def full_name(self) -> str:
@@ -103,7 +125,8 @@ class Derived:
 class Bundle:
     """One feature service, compiled. `outputs` are the full names of its features, in the service's order.
 
-    `numerics`: the numeric class of the machine that compiled it, whose values `Derived.golden` are.
+    `numerics`: the numeric class of the machine that compiled it, whose values `Derived.golden` are. `pii`: the keys
+    (as an ask calls them) that the log holds as keyed hashes only.
     """
 
     project: str
@@ -113,6 +136,7 @@ class Bundle:
     derived: tuple[Derived, ...]
     outputs: tuple[str, ...]
     numerics: str = ""
+    pii: tuple[str, ...] = ()
 
     @cached_property
     def keys(self) -> dict[str, Dtype]:
@@ -133,8 +157,10 @@ class Bundle:
 
     @cached_property
     def vector(self) -> tuple[str, ...]:
-        """Full names of what enters the model, in order: the numeric outputs. Strings and instants do not."""
-        return tuple(name for name in self.outputs if self.dtypes[name].is_numeric)
+        """Full names of what enters the model, in order: the numeric outputs, then the numeric model inputs. Strings
+        and instants do not."""
+        names = (*self.outputs, *(derived.full_name for derived in self.derived if derived.is_model_input))
+        return tuple(name for name in names if self.dtypes[name].is_numeric)
 
     @cached_property
     def view_of(self) -> dict[str, str]:
@@ -145,12 +171,19 @@ class Bundle:
     def transforms(self) -> tuple[tuple[Derived, Transform], ...]:
         """Every derived feature with the function behind it, loaded from its module.
 
-        Raises `DefinitionError` where the code here is not the code that the bundle was compiled from.
+        Raises `DefinitionError` where the code here is not the code that the bundle was compiled from, and where a
+        value is not fitted.
         """
         loaded = []
         complaints = []
+        if self.unfitted:
+            raise DefinitionError(
+                f"service {self.service}: {', '.join(self.unfitted)}: not fitted yet. Build a snapshot with this "
+                "bundle, and name the bundle.json that lies in it: it holds the fitted values."
+            )
         for derived in self.derived:
-            function = load(derived.function)
+            values = {one.parameter: decode(one.value) for one in derived.fitted}
+            function = load(derived.function).bind(values)
             here = fingerprint(function)
             if here != derived.fingerprint and not (derived.graph and prove(function).graph == derived.graph):
                 complaints.append(
@@ -163,11 +196,46 @@ class Bundle:
         return tuple(loaded)
 
     @cached_property
+    def stages(self) -> tuple[tuple[tuple[Derived, ...], Program], ...]:
+        """What runs one after the other: the transforms of the on-demand views, then the model inputs. Each with the
+        features that come out of it, in order; those that were waived run as they are, because they are not proven."""
+        stages = []
+        for last in (False, True):
+            own = [one for one in self.transforms if one[0].is_model_input is last]
+            waived = [number for number, (spec, _) in enumerate(own) if spec.waived]
+            program = Program([(transform, spec.inputs) for spec, transform in own], waived)
+            stages.append((tuple(spec for spec, _ in own), program))
+        return tuple(stages)
+
+    @cached_property
+    def unfitted(self) -> tuple[str, ...]:
+        """Full names of the model inputs that wait for a snapshot to be fitted on."""
+        return tuple(d.full_name for d in self.derived if any(one.value is None for one in d.fitted))
+
+    @cached_property
+    def raw(self) -> Bundle:
+        """The same without model inputs: what a snapshot's rows are before anything is fitted on them."""
+        return replace(self, derived=tuple(derived for derived in self.derived if not derived.is_model_input))
+
+    @cached_property
+    def fitted_values(self) -> dict[str, dict[str, Any]]:
+        """The fitted values as plain JSON, by full name and parameter."""
+        return {d.full_name: {one.parameter: one.value for one in d.fitted} for d in self.derived if d.fitted}
+
+    @cached_property
+    def fitted_digest(self) -> str:
+        """sha256 (hex) of the fitted values; empty where nothing is fitted."""
+        values = self.fitted_values
+        return hashlib.sha256(canonical(values)).hexdigest() if values else ""
+
+    @cached_property
     def digest(self) -> str:
         """sha256 (hex) of the definitions: not of where the sources lie, how a proven transform is written, and what a
         machine makes of it."""
         data = self.to_json()
         del data["numerics"]
+        if not data["pii"]:
+            del data["pii"]
         for view in data["views"]:
             del view["source"]["path"]
             if not view["availability_lag_us"]:
@@ -206,8 +274,12 @@ class Bundle:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(path.suffix + ".partial")
-        partial.write_text(json.dumps(self.to_json() | {"digest": self.digest}, indent=1, sort_keys=True) + "\n")
+        partial.write_text(self.text())
         partial.replace(path)
+
+    def text(self) -> str:
+        """What lies in a bundle's file."""
+        return json.dumps(self.to_json() | {"digest": self.digest}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Bundle:
@@ -223,11 +295,13 @@ class Bundle:
                 Derived(
                     **(d | {"dtype": Dtype(d["dtype"]), "inputs": tuple(d["inputs"])})
                     | {"contract": Contract.from_json(d["contract"])}
+                    | {"fitted": tuple(Fitted(**(f | {"inputs": tuple(f["inputs"])})) for f in d["fitted"])}
                 )
                 for d in data["derived"]
             ),
             outputs=tuple(data["outputs"]),
             numerics=data["numerics"],
+            pii=tuple(data.get("pii", ())),
         )
 
 
@@ -253,10 +327,20 @@ def canonical(data: Any) -> bytes:
 
 def load_bundle(path: str | Path) -> Bundle:
     """Read a bundle file; raises `DefinitionError` where it is missing, torn or was edited by hand."""
-    path = Path(path)
     try:
-        data = json.loads(path.read_text())
+        text = Path(path).read_text()
     except (OSError, ValueError) as error:
+        raise DefinitionError(
+            f"bundle {path}: expected the JSON that `skewguard bundle` writes, got {error}"
+        ) from error
+    return read_bundle(text, path)
+
+
+def read_bundle(text: str, path: object) -> Bundle:
+    """The bundle that `Bundle.text` gave; `path` is how it is told of. Raises as `load_bundle` does."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
         raise DefinitionError(
             f"bundle {path}: expected the JSON that `skewguard bundle` writes, got {error}"
         ) from error

@@ -17,11 +17,12 @@ from feast import types as feast_types
 from feast.data_format import ParquetFormat
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_NAME
 
-from skewguard.contract import PREFIX, Contract, lag_until_available
-from skewguard.definitions.bundle import Bundle, Derived, Feature, Key, RequestField, Source, View
+from skewguard.contract import PREFIX, Contract, hides_keys, lag_until_available
+from skewguard.definitions.bundle import MODEL_INPUT, Bundle, Derived, Feature, Key, RequestField, Source, View
+from skewguard.definitions.model_input import model_inputs
 from skewguard.definitions.proof import admit, waivers
 from skewguard.errors import DefinitionError, SkewguardError
-from skewguard.transforms import Transform, fingerprint, load, numeric_class, run
+from skewguard.transforms import Transform, fingerprint, load, numeric_class, run, stub
 from skewguard.values import Column, Dtype, Status
 
 _DTYPES = {
@@ -46,6 +47,8 @@ def read_view(view: Any, projection: Any, features: Iterable[str], repo: Path, c
     Relative paths are taken from `repo`. What skewguard cannot read is appended to `complaints`.
     """
     where = f"feature view {view.name}"
+    if transformed := computed_by_feast(view):
+        complaints.append(f"{where}: {transformed}")
     source = read_source(view.batch_source, repo, where, complaints)
     back = mapped_from(view.batch_source)
     fields = {field.name: field for field in view.features}
@@ -78,6 +81,21 @@ def read_view(view: Any, projection: Any, features: Iterable[str], repo: Path, c
     )
 
 
+def computed_by_feast(view: Any) -> str:
+    """Why a feature view would be another one offline and online: Feast computes it on one side. Empty if it does not.
+
+    (Feast's registry forgets the aggregations of a batch view: what is left of it lacks its columns.)
+    """
+    parts = {"feature_transformation": "a transformation", "aggregations": "aggregations"}
+    has = [said for name, said in parts.items() if getattr(view, name, None)]
+    if not has:
+        return ""
+    return (
+        f"it has {' and '.join(has)}, which Feast runs when it materializes and not in historical retrieval: offline "
+        "and online would differ. Transform before the source is written, or on demand."
+    )
+
+
 def locate(path: str, repo: Path) -> str:
     """Where a relative path (file, directory or glob) leads: below the repository, where Feast's own
     `FileSource.get_uri_for_file_path` looks, else below the working directory, where its DuckDB store does.
@@ -107,6 +125,26 @@ def read_source(source: Any, repo: Path, where: str, complaints: list[str]) -> S
     back = mapped_from(source)
     created, stamp = source.created_timestamp_column, source.timestamp_field
     return Source(locate(source.path, repo), back.get(stamp, stamp), back.get(created, created) if created else None)
+
+
+def is_generated(view: Any) -> bool:
+    """Whether the body that Feast registered for an on-demand view is one that `skewguard.on_demand` makes."""
+    return f"from {stub.__name__} import run" in (getattr(view.feature_transformation, "udf_string", "") or "")
+
+
+def registered_otherwise(view: Any) -> list[str]:
+    """What is wrong with the body that Feast registered for an on-demand view of `skewguard.on_demand`: made from other
+    code than is here, or edited. Nothing is known about a body of somebody's own."""
+    if not is_generated(view):
+        return []
+    identities = stub.read(view.name, view.feature_transformation.udf_string)
+    references = view.tags.get(PREFIX + "transforms", "").split()
+    if list(identities) != references:
+        return ["its registered body is not as skewguard.on_demand generates it; run `feast apply` again"]
+    try:
+        return stub.changes(identities)
+    except SkewguardError:
+        return []  # a function that is not here, or cannot be read, is complained about by name
 
 
 def mapped_from(source: Any) -> dict[str, str]:
@@ -159,6 +197,7 @@ class _Compiler:
         self.store = store
         self.complaints: list[str] = []
         self.waived: dict[str, str] = {}
+        self.pii: set[str] = set()
 
     def compile(self, name: str) -> Bundle:
         service = self.store.get_feature_service(name)
@@ -174,7 +213,8 @@ class _Compiler:
                 view = self._view(self.store.get_feature_view(projection.name), projection)
                 self._add(stored, view)
                 outputs += [view.full_name(feature.name) for feature in projection.features]
-        derived = admit(derived, self.waived, self.complaints)
+        inputs = self._model_inputs(service, stored, derived, request)
+        derived = admit(derived | inputs, self.waived, self.complaints)
         self._keys(name, stored, request)
         if self.complaints:
             raise DefinitionError(list(dict.fromkeys(self.complaints)))
@@ -183,9 +223,10 @@ class _Compiler:
             service=name,
             views=tuple(stored[view] for view in sorted(stored)),
             request=tuple(request[field] for field in sorted(request)),
-            derived=tuple(derived[feature] for feature in sorted(derived)),
+            derived=tuple(derived[feature] for feature in (*sorted(derived.keys() - inputs.keys()), *inputs)),
             outputs=tuple(outputs),
             numerics=numeric_class(),
+            pii=tuple(sorted(self.pii)),
         )
 
     def _add(self, stored: dict[str, View], view: View) -> None:
@@ -198,6 +239,23 @@ class _Compiler:
             )
         features = {feature.name: feature for feature in (*one.features, *view.features)}
         stored[view.name] = replace(view, features=tuple(features[name] for name in sorted(features)))
+
+    def _model_inputs(
+        self, service: Any, stored: dict[str, View], derived: dict[str, Derived], request: dict[str, RequestField]
+    ) -> dict[str, Derived]:
+        """What the service's own tags name, computed after its on-demand views."""
+        where, tags = f"feature service {service.name}", service.tags or {}
+        references = tags.get(PREFIX + "model_input", "").split()
+        for name, text in waivers(tags).items():
+            self.waived[f"{MODEL_INPUT}__{name}"] = text
+            if name not in [reference.partition(":")[2] for reference in references]:
+                self.complaints.append(
+                    f"{where}: a tag takes {name!r} unproven, but no model input of that name is there"
+                )
+        contract = self._contract(where, tags) if references else Contract()
+        return model_inputs(
+            references, list(stored.values()), list(request.values()), list(derived.values()), contract, self.complaints
+        )
 
     def _keys(self, service: str, stored: dict[str, View], request: dict[str, RequestField]) -> None:
         kinds: dict[str, Dtype] = {}
@@ -227,8 +285,31 @@ class _Compiler:
             replace(feature, contract=self._contract(f"{where}: {feature.name}", shared, tags[feature.name]))
             for feature in read.features
         ]
+        self._hide(view, read)
         lag = self._availability_lag(where, view)
         return replace(read, features=tuple(features), max_lag_us=own.max_lag_us, availability_lag_us=lag)
+
+    def _hide(self, view: Any, read: View) -> None:
+        """Take note of the keys that their entity wants hidden."""
+        back = mapped_from(view.batch_source)
+        for name in view.entities:
+            if name == DUMMY_ENTITY_NAME:
+                continue
+            entity = self.store.get_entity(name)
+            try:
+                hidden = hides_keys(f"entity {name}", entity.tags or {})
+            except DefinitionError as error:
+                self.complaints += error.complaints
+                continue
+            for key in read.keys if hidden else ():
+                if key.column != back.get(entity.join_key, entity.join_key):
+                    continue
+                self.pii.add(key.ask)
+                if key.dtype not in (Dtype.STRING, Dtype.INT64):
+                    self.complaints.append(
+                        f"entity {name}: its key {key.column} is {key.dtype}; only text and int64 keys can be hashed. "
+                        "Declare it so."
+                    )
 
     def _availability_lag(self, where: str, view: Any) -> int:
         self.complaints += [
@@ -269,6 +350,7 @@ class _Compiler:
                     f"{where}: a tag takes {name!r} unproven, but no function of that name is in the tags"
                 )
             self.waived[f"{view.name}__{name}"] = text
+        self.complaints += [f"{where}: {said}" for said in registered_otherwise(view)]
         outputs = []
         for feature in projection.features:
             if feature.name not in functions:
@@ -300,6 +382,12 @@ class _Compiler:
             digest = fingerprint(function)
         except SkewguardError as error:
             self.complaints.append(f"{where}: {error}")
+            return None
+        if function.fits:
+            self.complaints.append(
+                f"{where}: {reference} has fitted arguments, and Feast runs this view before there is a snapshot. Name "
+                f"it in the feature service: tags=model_input({reference!r})"
+            )
             return None
         refs: dict[str, tuple[str, Dtype]] = {}
         for parameter, _ in function.inputs:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
 from skewguard.contract import PREFIX
 from skewguard.definitions.bundle import Derived
-from skewguard.transforms import load
-from skewguard.transforms.checks import check
+from skewguard.transforms import Transform, load
+from skewguard.transforms.checks import Checked, check
 
 _TAG = f"{PREFIX}unproven."
 
@@ -34,16 +34,41 @@ def admit(
     for name, spec in derived.items():
         result = checked[spec.function]
         waiver = waived.get(name, "")
-        complaint = waiver_complaint(name, waiver, result.proven, today) if waiver else ""
-        if complaint:
-            complaints.append(complaint)
-        elif not result.proven and not waiver:
-            complaints.append(
-                f"{name}: {spec.function} is not proven.\n{result.explained()}\nRewrite it, or take it until a day: "
-                f"tags=unproven({spec.function!r}, reason=..., expires=...)"
-            )
+        complaints += _against(name, result, waiver, today)
         admitted[name] = replace(spec, graph=result.graph, golden=result.golden, waived=waiver)
     return admitted
+
+
+def unproven_functions(
+    view: str, transforms: Sequence[Transform], tags: Mapping[str, str], today: date | None = None
+) -> list[str]:
+    """Complaints about a view's transforms that are neither proven in this process nor waived in `tags`.
+
+    Compiling a bundle and `skewguard verify` ask other processes too; only they can say that a waiver is not needed.
+    """
+    today = today or datetime.now(UTC).date()
+    waived = waivers(tags)
+    complaints = [
+        f"on-demand view {view}: a tag takes {name!r} unproven, but no function of that name is in the view"
+        for name in waived.keys() - {one.name for one in transforms}
+    ]
+    for result in check(transforms, processes=False):
+        if not result.proven:
+            name = result.transform.name
+            complaints += _against(f"{view}__{name}", result, waived.get(name, ""), today)
+    return complaints
+
+
+def _against(name: str, result: Checked, waiver: str, today: date) -> list[str]:
+    """What keeps a feature out: it is not proven, or something is wrong with its waiver."""
+    if waiver:
+        complaint = waiver_complaint(name, waiver, result.proven, today)
+        return [complaint] if complaint else []
+    if result.proven:
+        return []
+    reference = result.transform.reference
+    how = f"Rewrite it, or take it until a day: tags=unproven({reference!r}, reason=..., expires=...)"
+    return [f"{name}: {reference} is not proven.\n{result.explained()}\n{how}"]
 
 
 def waiver_complaint(name: str, waiver: str, proven: bool, today: date) -> str:

@@ -58,11 +58,13 @@ def revocation_tag_of(registered_name: str) -> str:
 def sign_verdict(verdict: Verdict, key: SigningKey) -> str:
     """The verdict as an envelope of at most `LONGEST` characters: all that binds it, reasons and builds cut.
 
-    Findings are left out; `verdict` is the digest of the whole. Raises `EvidenceError` if even that is too long.
+    Findings, drift and notes are left out; `verdict` is the digest of the whole. Raises `EvidenceError` if even that is
+    too long.
     """
     reasons = [" ".join(reason.split())[:_LONGEST_REASON] for reason in verdict.reasons]
     builds = [build[:64] for build in verdict.subject.builds]
-    small = replace(verdict, findings=(), waived=(), coverage=replace(verdict.coverage, blind=()))
+    coverage = replace(verdict.coverage, blind=(), truth=verdict.coverage.truth[:_LONGEST_REASON])
+    small = replace(verdict, findings=(), waived=(), quiet=(), advice="", notes=(), coverage=coverage)
     while True:
         shown = replace(small, reasons=tuple(reasons), subject=replace(small.subject, builds=tuple(builds)))
         text = seal(_canonical({"kind": "verdict", "verdict": verdict.digest, **asdict(shown)}), key)

@@ -14,10 +14,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from skewguard.errors import ModelError
-from skewguard.model.folder import FEATURES_KEY, SNAPSHOT_KEY, ModelFolder, model_digest
+from skewguard.errors import ModelError, PredictionError
+from skewguard.model.folder import BUNDLE_KEY, FEATURES_KEY, FITTED_KEY, SNAPSHOT_KEY, ModelFolder, model_digest
 
-__all__ = ["FEATURES_KEY", "SNAPSHOT_KEY", "TRUSTED_TYPES", "Model", "load_model", "model_digest"]
+__all__ = [
+    "BUNDLE_KEY",
+    "FEATURES_KEY",
+    "FITTED_KEY",
+    "SNAPSHOT_KEY",
+    "TRUSTED_TYPES",
+    "Model",
+    "load_model",
+    "model_digest",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,7 +44,8 @@ TRUSTED_TYPES = (
 class Model:
     """A loaded model. `digest` identifies its folder, `features` the columns of a vector where recorded.
 
-    `snapshot_id` is the snapshot that it was trained on, empty where that was not recorded.
+    `snapshot_id` is the snapshot that it was trained on, `bundle_digest` that snapshot's definitions, `fitted_digest`
+    the values that were fitted on it; each empty where it was not recorded.
     """
 
     digest: str
@@ -44,9 +54,18 @@ class Model:
     features: tuple[str, ...] | None
     _predict: Callable[[Floats], Floats] = field(repr=False, compare=False)
     snapshot_id: str = ""
+    bundle_digest: str = ""
+    fitted_digest: str = ""
 
-    def check(self, vector: Sequence[str]) -> None:
-        """Raise `ModelError` unless the model was fitted on the columns named in `vector`, in that order."""
+    def check(self, vector: Sequence[str], fitted_digest: str = "") -> None:
+        """Raise `ModelError` unless the model was fitted on the columns named in `vector`, in that order, and with the
+        bundle's fitted values, as far as it recorded their digest."""
+        if fitted_digest and self.fitted_digest and fitted_digest != self.fitted_digest:
+            raise ModelError(
+                f"model {self.model_id}: it was trained with the fitted values {self.fitted_digest[:12]}, the bundle's "
+                f"are {fitted_digest[:12]}. Name the bundle.json of the snapshot that it was trained on"
+                f"{f' ({self.snapshot_id[:12]})' if self.snapshot_id else ''}, or train it again."
+            )
         if self.features is not None and tuple(vector) != self.features:
             pairs = zip_longest(self.features, vector, fillvalue="nothing")
             at, (fitted, given) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
@@ -63,14 +82,27 @@ class Model:
     def predict(self, vector: Floats) -> Floats:
         """Shape (n, width) to (n,): the positive class's probability, or a regressor's value.
 
-        A boosted forest gives a row the same bits whatever rows are beside it. Threads may call this at once.
+        A boosted forest gives a row the same bits whatever rows are beside it. Threads may call this at once. Raises
+        `PredictionError` where the estimator raises, as many do on a NaN, and names the columns without a value.
         """
         if vector.ndim != 2 or vector.shape[1] != self.width or vector.dtype != np.float64:
             raise ModelError(
                 f"model {self.model_id}: expected a vector float64 (n, {self.width}), "
                 f"got {vector.dtype} {vector.shape}. The bundle's features are not those of this model."
             )
-        return self._predict(vector) if len(vector) else np.empty(0)
+        if not len(vector):
+            return np.empty(0)
+        try:
+            return self._predict(vector)
+        except Exception as error:
+            raise self._speechless(vector, error) from error
+
+    def _speechless(self, vector: Floats, error: Exception) -> PredictionError:
+        gone = np.flatnonzero(np.isnan(vector).any(axis=0))
+        missing = tuple(self.features[i] if self.features else f"column {i}" for i in gone)
+        advice = f" It had no value of {', '.join(missing)}: train one that takes missing values." if missing else ""
+        first = (str(error).splitlines() or [""])[0]
+        return PredictionError(f"model {self.model_id}: raised {type(error).__name__}: {first}{advice}", missing)
 
 
 def load_model(
@@ -98,4 +130,13 @@ def load_model(
             f"{folder}: MLmodel records {len(features)} features, the model was fitted on {loaded.width}. "
             "Log the model again with the names of the columns it was fitted on."
         )
-    return Model(found.digest, found.model_id, loaded.width, features, loaded.predict, found.snapshot_id)
+    return Model(
+        found.digest,
+        found.model_id,
+        loaded.width,
+        features,
+        loaded.predict,
+        found.snapshot_id,
+        found.recorded(BUNDLE_KEY),
+        found.recorded(FITTED_KEY),
+    )

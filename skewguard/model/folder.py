@@ -13,8 +13,13 @@ from typing import Any
 from skewguard.errors import MissingExtra, ModelError
 
 FEATURES_KEY = "skewguard.features"
-SNAPSHOT_KEY = "skewguard.snapshot"
 """Where MLmodel's metadata holds the names of the vector's columns, in order."""
+SNAPSHOT_KEY = "skewguard.snapshot"
+"""Where it holds the id of the snapshot that the model was trained on."""
+BUNDLE_KEY = "skewguard.bundle"
+"""Where it holds the digest of that snapshot's definitions."""
+FITTED_KEY = "skewguard.fitted"
+"""Where it holds the digest of the values that were fitted on that snapshot."""
 
 _DESCRIPTION = "MLmodel"
 _WRITTEN_ON_DOWNLOAD = "registered_model_meta"  # MLflow adds it at the root of what it downloads, even in place
@@ -97,7 +102,11 @@ class ModelFolder:
     @property
     def snapshot_id(self) -> str:
         """The snapshot that the model was trained on, as recorded in the metadata; empty where it was not."""
-        return str((self.description.get("metadata") or {}).get(SNAPSHOT_KEY) or "")
+        return self.recorded(SNAPSHOT_KEY)
+
+    def recorded(self, key: str) -> str:
+        """A text of the metadata; empty where it was not recorded."""
+        return str((self.description.get("metadata") or {}).get(key) or "")
 
     def model_file(self) -> bytes:
         """The model file; raises `ModelError` unless it is a scikit-learn model in skops format."""

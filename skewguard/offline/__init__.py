@@ -4,6 +4,6 @@ Training sets, replays and the online writer all read the sources through here. 
 `known` (ours: created time <= the ask) or `feast` (created time only breaks ties).
 """
 
-from skewguard.offline.duckdb import OfflineStore, Rule
+from skewguard.offline.store import OfflineStore, Rule
 
 __all__ = ["OfflineStore", "Rule"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from skewguard.errors import SourceError
+
+ROW_GROUP = 1 << 18
 
 
 def append_rows(table: pa.Table, path: Path) -> None:
@@ -91,6 +94,36 @@ def replace_rows(table: pa.Table, path: Path) -> None:
         shutil.rmtree(staged, ignore_errors=True)
 
 
+def write_rows(beside: Sequence[pa.Table], path: Path, own: Sequence[str]) -> None:
+    """Write tables of as many rows each, side by side, to a file that appears whole or not at all.
+
+    Statistics for the columns `own` alone, dictionaries for text alone: neither is of use to numbers in no order, and
+    trying costs half of the writing.
+    """
+    columns = {name: table[name] for table in beside for name in table.column_names}
+    schema = pa.schema([field for table in beside for field in table.schema])
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    with (
+        _replacing(path, durable=False) as partial,  # it can be computed again
+        pq.ParquetWriter(partial, schema, use_dictionary=texts, write_statistics=list(own)) as writer,
+    ):
+        writer.write_table(pa.table(columns, schema=schema), row_group_size=ROW_GROUP)
+
+
+@contextmanager
+def spool(path: Path) -> Iterator[Callable[[pa.Table], pa.Table]]:
+    """A function that puts a table on the disk beside `path`, and returns it as it lies there; gone at the end."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+
+        def aside(table: pa.Table) -> pa.Table:
+            file = Path(folder) / f"{uuid.uuid4().hex}.arrow"
+            with pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table, max_chunksize=ROW_GROUP)
+            return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+
+        yield aside
+
+
 def _conform(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
     """The table with the columns of `schema`, in its order and types."""
     if set(table.column_names) != set(schema.names):
@@ -126,13 +159,14 @@ def _readable(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; it becomes `path` in one step when all went well."""
+def _replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A path to write to; it becomes `path` in one step when all went well. `durable`: even if the power fails."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

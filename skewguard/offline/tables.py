@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from skewguard.definitions import Key, View
 from skewguard.errors import AskError, CastError, SourceError
-from skewguard.offline.duckdb import OfflineStore, Rule
 from skewguard.offline.scan import read_source
+from skewguard.offline.store import OfflineStore, Rule
 from skewguard.spine import Spine
 from skewguard.values import NO_TIME, Column, Dtype, Status, cast
 

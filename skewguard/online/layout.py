@@ -3,21 +3,22 @@
 A packed row, all offsets in bytes:
 
     0       format (1)
-    1..8    layout digest: which names and dtypes follow, in which order; layouts are stored once, beside the rows
+    1..8    layout digest: which names and dtypes follow, in which order, and the fingerprint of the definition behind
+            them; layouts are stored once, beside the rows
     9..16   event time    \\ microseconds + 2**63, big-endian, so that rows of one key sort by
     17..24  created time  /  (event, created) as plain bytes
     25..32  available time: the known time up to which the writer had read when it wrote; int64, little-endian
     33..    one byte per feature (0 present, 1 null), then the values, little-endian: 8, 4 or 1 bytes each,
-            instants as int64 microseconds, strings as uint32 length; then the bytes of the strings, UTF-8
+            instants as int64 microseconds, strings and carried values as uint32 length; then the bytes of these, in
+            order: UTF-8, or what `lists.py` says
 
-No Feast, no pickle, nothing that needs the writer's process.
+No Feast, no pickle, nothing that needs the writer's process. The keys: `keys.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,14 +29,16 @@ import numpy.typing as npt
 
 from skewguard.definitions import View
 from skewguard.errors import LayoutError
-from skewguard.values import NO_TIME, Array, Column, Dtype, Status
+from skewguard.values import Array, Column, Dtype, Status
 
 FORMAT = 1
+DIGEST = 8
+"""Bytes of a layout's digest."""
 ORDER = slice(9, 25)
 """Where the bytes stand by which rows of one key are ordered."""
 
 _BIAS = np.uint64(1 << 63)
-_STORED: dict[Dtype, str] = {
+STORED: dict[Dtype, str] = {
     Dtype.FLOAT64: "<f8",
     Dtype.FLOAT32: "<f4",
     Dtype.INT64: "<i8",
@@ -46,33 +49,60 @@ _STORED: dict[Dtype, str] = {
 }
 
 
+class Carried(str):
+    """A type that skewguard computes nothing on and hands on as bytes: `list<float32>`, or a vendor's own."""
+
+    __slots__ = ()
+
+
+Kind = Dtype | Carried
+
+
+@dataclass(frozen=True, slots=True)
+class Blobs:
+    """Carried values, one per row, None for null."""
+
+    dtype: Carried
+    values: Sequence[bytes | None]
+
+
+def definition_of(view: View) -> str:
+    """Fingerprint (hex) of what a row of `view` is made from: keys, columns, times; not their place or order."""
+    source = [view.source.timestamp, view.source.created]
+    keys = [[key.column, key.dtype] for key in view.keys]
+    made = json.dumps([keys, sorted([f.name, f.column, f.dtype] for f in view.features), source]).encode()
+    return hashlib.blake2b(made, digest_size=8).hexdigest()
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Ordered names and dtypes of a view's features, as packed."""
+    """Ordered names and dtypes of a view's features, as packed, and the fingerprint of their definition."""
 
     names: tuple[str, ...]
-    dtypes: tuple[Dtype, ...]
+    dtypes: tuple[Kind, ...]
+    definition: str = ""
 
     @classmethod
     def of(cls, view: View) -> Layout:
         """The layout in which rows of `view` are written now."""
-        return cls(tuple(f.name for f in view.features), tuple(f.dtype for f in view.features))
+        return cls(tuple(f.name for f in view.features), tuple(f.dtype for f in view.features), definition_of(view))
 
     @cached_property
     def digest(self) -> bytes:
         """8 bytes that identify the layout."""
-        return hashlib.blake2b(self.to_json(), digest_size=8).digest()
+        return hashlib.blake2b(self.to_json(), digest_size=DIGEST).digest()
 
     def to_json(self) -> bytes:
         """The layout as stored beside the rows."""
-        return json.dumps([FORMAT, self.names, self.dtypes], separators=(",", ":")).encode()
+        said = [FORMAT, self.names, self.dtypes, *([self.definition] if self.definition else [])]
+        return json.dumps(said, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Layout:
         """The layout that `to_json` wrote; raises `LayoutError` for anything else."""
         try:
-            version, names, dtypes = json.loads(data)
-            layout = cls(tuple(names), tuple(Dtype(d) for d in dtypes))
+            version, names, dtypes, *definition = json.loads(data)
+            layout = cls(tuple(names), tuple(_kind(d) for d in dtypes), *definition)
         except (ValueError, TypeError) as error:
             raise LayoutError(f"stored layout: expected format {FORMAT}, got {data[:80]!r} ({error})") from error
         if version != FORMAT:
@@ -83,16 +113,50 @@ class Layout:
     def record(self) -> np.dtype[Any]:
         """The fixed part of a row as a numpy record."""
         head = [("format", "u1"), ("digest", "V8"), ("event", ">u8"), ("created", ">u8"), ("available", "<i8")]
-        nulls = [(f"n{i}", "u1") for i in range(len(self.names))]
-        return np.dtype([*head, *nulls, *((f"v{i}", _STORED[d]) for i, d in enumerate(self.dtypes))])
+        nulls = [("nulls", "u1", (len(self.names),))] if self.names else []
+        return np.dtype([*head, *nulls, *((f"v{i}", _stored(d)) for i, d in enumerate(self.dtypes))])
 
     @cached_property
-    def strings(self) -> tuple[int, ...]:
-        """Positions of the string features."""
-        return tuple(i for i, dtype in enumerate(self.dtypes) if dtype is Dtype.STRING)
+    def tails(self) -> tuple[int, ...]:
+        """Positions of the features whose bytes stand behind the fixed part."""
+        return tuple(i for i, dtype in enumerate(self.dtypes) if dtype is Dtype.STRING or isinstance(dtype, Carried))
+
+    @cached_property
+    def together(self) -> tuple[tuple[Dtype, tuple[int, ...], Array], ...]:
+        """Fixed-size features by dtype: their positions, and where each of their bytes stands in a row."""
+        groups: dict[Dtype, list[int]] = {}
+        for i, dtype in enumerate(self.dtypes):
+            if isinstance(dtype, Dtype) and dtype is not Dtype.STRING:
+                groups.setdefault(dtype, []).append(i)
+        fields: Any = self.record.fields
+        return tuple(
+            (
+                dtype,
+                tuple(at),
+                np.concatenate([fields[f"v{i}"][1] + np.arange(fields[f"v{i}"][0].itemsize) for i in at]),
+            )
+            for dtype, at in groups.items()
+        )
 
 
-def pack(layout: Layout, event: Array, created: Array, available: int, features: Sequence[Column]) -> list[bytes]:
+def read_digest(row: bytes) -> bytes:
+    """The digest of the layout that a packed row names; of bytes that are none, one that no layout has."""
+    return row[1 : 1 + DIGEST] if row[:1] == bytes([FORMAT]) and len(row) > 1 + DIGEST else b"?"
+
+
+def _kind(name: str) -> Kind:
+    if name.startswith(("list<", "feast.")):
+        return Carried(name)
+    return Dtype(name)
+
+
+def _stored(kind: Kind) -> str:
+    return STORED[kind] if isinstance(kind, Dtype) else "<u4"
+
+
+def pack(
+    layout: Layout, event: Array, created: Array, available: int, features: Sequence[Column | Blobs]
+) -> list[bytes]:
     """Packed rows: `event`, `created` int64 microseconds of shape (n,), one column per feature of the layout."""
     rows = np.zeros(len(event), dtype=layout.record)
     rows["format"] = FORMAT
@@ -100,126 +164,93 @@ def pack(layout: Layout, event: Array, created: Array, available: int, features:
     rows["event"] = event.view(np.uint64) ^ _BIAS
     rows["created"] = created.view(np.uint64) ^ _BIAS
     rows["available"] = available
-    texts: list[list[bytes]] = []
+    tails: list[Sequence[bytes]] = []
     for i, column in enumerate(features):
-        rows[f"n{i}"] = column.status > Status.DEFAULTED
+        if isinstance(column, Blobs):
+            rows["nulls"][:, i] = [value is None for value in column.values]
+            tails.append([value or b"" for value in column.values])
+            rows[f"v{i}"] = [len(value) for value in tails[-1]]
+            continue
+        rows["nulls"][:, i] = column.status > Status.DEFAULTED
         if column.dtype is Dtype.STRING:
-            encoded = [text.encode() for text in column.values.tolist()]
-            rows[f"v{i}"] = [len(text) for text in encoded]
-            texts.append(encoded)
+            tails.append([text.encode() for text in column.values.tolist()])
+            rows[f"v{i}"] = [len(text) for text in tails[-1]]
         else:
             rows[f"v{i}"] = column.values.view("int64") if column.dtype is Dtype.TIMESTAMP else column.values
     size, fixed = layout.record.itemsize, rows.tobytes()
     packed = [fixed[at : at + size] for at in range(0, len(fixed), size)]
-    if texts:
-        packed = [head + b"".join(tail) for head, tail in zip(packed, zip(*texts, strict=True), strict=True)]
+    if tails:
+        packed = [b"".join(parts) for parts in zip(packed, *tails, strict=True)]
     return packed
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """Rows of one layout: `event`, `created`, `available` int64 microseconds, columns by feature name."""
+    """Rows of one layout: times int64 microseconds, columns by feature name, carried values apart."""
 
     event: npt.NDArray[np.int64]
     created: npt.NDArray[np.int64]
     available: npt.NDArray[np.int64]
     features: dict[str, Column]
+    carried: dict[str, Blobs]
 
 
 def unpack(layout: Layout, rows: Sequence[bytes]) -> Unpacked:
     """Read rows that were all packed in `layout`; raises `LayoutError` for a row that is cut off or too long."""
-    size = layout.record.itemsize
+    size, n, k = layout.record.itemsize, len(rows), len(layout.names)
     for row in rows:
         if len(row) < size:
             raise LayoutError(f"packed row: expected at least {size} bytes, got {len(row)}")
-    fixed = np.frombuffer(b"".join(row[:size] for row in rows), dtype=layout.record)
-    columns = {}
-    at = [size] * len(rows)
-    for i, (name, dtype) in enumerate(zip(layout.names, layout.dtypes, strict=True)):
-        status = np.where(fixed[f"n{i}"], np.uint8(Status.NULL), np.uint8(Status.PRESENT))
-        raw: Array = fixed[f"v{i}"]
-        if dtype is Dtype.STRING:
-            values = np.empty(len(rows), dtype=object)
-            for j, (row, length) in enumerate(zip(rows, raw.tolist(), strict=True)):
-                try:
-                    values[j] = row[at[j] : at[j] + length].decode()
-                except UnicodeDecodeError as error:
-                    raise LayoutError(f"packed row: {name} is no UTF-8: {error}") from error
-                at[j] += length
-        elif dtype is Dtype.TIMESTAMP:
-            values = np.ascontiguousarray(raw).view("datetime64[us]")
-        else:
-            values = raw.astype(dtype.numpy)
-        columns[name] = Column.build(dtype, values, status)
-    for row, end in zip(rows, at, strict=True):
-        if len(row) != end:
-            raise LayoutError(f"packed row: expected {end} bytes, got {len(row)}")
+    fixed = np.frombuffer(
+        b"".join(row[:size] for row in rows) if layout.tails else b"".join(rows)[: n * size], layout.record
+    )
+    raw = fixed.view(np.uint8).reshape(n, size)
+    status = np.ascontiguousarray(fixed["nulls"].T) if k else np.empty((0, n), np.uint8)
+    status = np.where(status, np.uint8(Status.NULL), np.uint8(Status.PRESENT))
+    columns: dict[str, Column] = {}
+    by_feature = list(status)
+    for dtype, where, at in layout.together:
+        # One gathering for all features of a dtype; what was packed is canonical already.
+        side_by_side = at[-1] - at[0] + 1 == len(at)
+        chosen = raw[:, at[0] : at[-1] + 1] if side_by_side else raw[:, at]
+        block = np.ascontiguousarray(chosen).view(STORED[dtype]).reshape(n, len(where))
+        values = np.ascontiguousarray(block.T)
+        values = values.view("datetime64[us]") if dtype is Dtype.TIMESTAMP else values.astype(dtype.numpy, copy=False)
+        for i, own in zip(where, values, strict=True):
+            columns[layout.names[i]] = Column(dtype, own, by_feature[i])
+    carried = _behind(layout, rows, fixed, status, columns)
     return Unpacked(
         (fixed["event"].astype(np.uint64) ^ _BIAS).view(np.int64),
         (fixed["created"].astype(np.uint64) ^ _BIAS).view(np.int64),
         fixed["available"].astype(np.int64),
-        columns,
+        {name: columns[name] for name in layout.names if name in columns},
+        carried,
     )
 
 
-def row_key(project: str, view: View, values: Sequence[Any]) -> bytes:
-    """The store's key of one row: project, view and key values, length-prefixed so that no two keys collide."""
-    parts = [view_prefix(project, view.name)]
-    for key, value in zip(view.keys, values, strict=True):
-        if key.dtype is Dtype.STRING:
-            text = value.encode()
-            parts.append(b"s" + struct.pack(">I", len(text)) + text)
-        elif key.dtype in (Dtype.INT64, Dtype.INT32, Dtype.TIMESTAMP, Dtype.BOOL):
-            parts.append(b"i" + struct.pack(">q", int(value)))
-        else:
-            raise LayoutError(f"view {view.name}: a key of dtype {key.dtype} cannot be looked up; use string or int64")
-    return b"".join(parts)
-
-
-def view_prefix(project: str, view: str) -> bytes:
-    """What the key of every row of a view begins with."""
-    return _prefix(b"r", project, view)
-
-
-def row_keys(project: str, view: View, columns: Sequence[Column]) -> list[bytes | None]:
-    """The keys of n rows, None where a key value is missing."""
-    if not columns:
-        raise LayoutError(f"view {view.name}: needs the number of rows")
-    present = np.logical_and.reduce([column.present for column in columns])
-    values = zip(*(_plain(column) for column in columns), strict=True)
-    return [row_key(project, view, row) if ok else None for row, ok in zip(values, present.tolist(), strict=True)]
-
-
-def _plain(column: Column) -> list[Any]:
-    values = column.values.view("int64") if column.dtype is Dtype.TIMESTAMP else column.values
-    return list(values.tolist())
-
-
-def watermark_key(project: str, view: str) -> bytes:
-    """Where the known time up to which a view has been written stands: 8 bytes, int64 big-endian microseconds."""
-    return _prefix(b"w", project, view)
-
-
-def watermark_of(value: bytes | None) -> int:
-    """The known time that stands there, `NO_TIME` where nothing does that can be read."""
-    return int(struct.unpack(">q", value)[0]) if value and len(value) == 8 else NO_TIME
-
-
-def layout_key(project: str, digest: bytes) -> bytes:
-    """Where a layout stands."""
-    return _prefix(b"l", project, digest.hex())
-
-
-def prefixes(project: str) -> tuple[bytes, ...]:
-    """What every key of a project begins with, one prefix per kind of key."""
-    return tuple(b"sg1" + kind + _part(project) for kind in (b"r", b"w", b"l"))
-
-
-def _prefix(kind: bytes, project: str, name: str) -> bytes:
-    return b"sg1" + kind + _part(project) + _part(name)
-
-
-def _part(text: str) -> bytes:
-    """Length-prefixed: no name is the beginning of another one, whatever signs it holds."""
-    encoded = text.encode()
-    return b":%d:%b" % (len(encoded), encoded)
+def _behind(
+    layout: Layout, rows: Sequence[bytes], fixed: Array, status: npt.NDArray[np.uint8], columns: dict[str, Column]
+) -> dict[str, Blobs]:
+    """Strings into `columns`, carried values as they lie; every row must end where they end."""
+    carried = {}
+    at = [layout.record.itemsize] * len(rows)
+    for i in layout.tails:
+        kind, name = layout.dtypes[i], layout.names[i]
+        parts = []
+        for j, (row, length) in enumerate(zip(rows, fixed[f"v{i}"].tolist(), strict=True)):
+            parts.append(row[at[j] : at[j] + length])
+            at[j] += length
+        if isinstance(kind, Carried):
+            present = (status[i] == Status.PRESENT).tolist()
+            carried[name] = Blobs(kind, [part if ok else None for part, ok in zip(parts, present, strict=True)])
+            continue
+        values = np.empty(len(rows), dtype=object)
+        try:
+            values[:] = [part.decode() for part in parts]
+        except UnicodeDecodeError as error:
+            raise LayoutError(f"packed row: {name} is no UTF-8: {error}") from error
+        columns[name] = Column(Dtype.STRING, values, status[i])
+    for row, end in zip(rows, at, strict=True):
+        if len(row) != end:
+            raise LayoutError(f"packed row: expected {end} bytes, got {len(row)}")
+    return carried

@@ -8,16 +8,8 @@ import numpy as np
 
 from skewguard.definitions import Bundle, Feature, View
 from skewguard.errors import CastError, LayoutError, StoreUnavailable
-from skewguard.online.layout import (
-    FORMAT,
-    Layout,
-    layout_key,
-    row_key,
-    row_keys,
-    unpack,
-    watermark_key,
-    watermark_of,
-)
+from skewguard.online.keys import layout_key, row_key, row_keys, watermark_key, watermark_of, written_key
+from skewguard.online.layout import DIGEST, FORMAT, Layout, read_digest, unpack
 from skewguard.online.store import OnlineStore
 from skewguard.spine import Spine, ViewRows, assemble, expire
 from skewguard.values import NO_TIME, Column, Status
@@ -29,16 +21,23 @@ class Lookup:
     def __init__(self, bundle: Bundle, store: OnlineStore) -> None:
         self.bundle = bundle
         self.store = store
-        self._layouts = {layout.digest: layout for layout in map(Layout.of, bundle.views)}
+        layouts = {view.name: Layout.of(view) for view in bundle.views}
+        self._layouts = {layout.digest: layout for layout in layouts.values()}
+        self._own = {name: layout.digest for name, layout in layouts.items()}
         self._marks = [watermark_key(bundle.project, view.name) for view in bundle.views]
 
     def answer(self, spine: Spine) -> dict[str, ViewRows]:
         """One answer per ask and view, in the spine's order; raises `StoreUnavailable`."""
-        keys: list[bytes | None] = []
-        for view in self.bundle.views:
-            keys += self._keys(view, spine)
-        asked = [key for key in keys if key is not None]
-        values = iter(self.store.mget([*asked, *self._marks]))
+        keys = self.keys(spine)
+        return self.read(spine, keys, self.store.mget([*(key for key in keys if key is not None), *self._marks]))
+
+    def keys(self, spine: Spine) -> list[bytes | None]:
+        """The keys that answer the asks, view by view, None where an ask lacks a key value."""
+        return [key for view in self.bundle.views for key in self._keys(view, spine)]
+
+    def read(self, spine: Spine, keys: Sequence[bytes | None], answered: Sequence[bytes | None]) -> dict[str, ViewRows]:
+        """The answers in what the store said about `keys` that are not None, and then about the watermarks."""
+        values = iter(answered)
         blobs = [next(values) if key is not None else None for key in keys]
         marks = [watermark_of(value) for value in values]
         n = len(spine)
@@ -78,20 +77,22 @@ class Lookup:
             # one torn row says nothing about the others
             return _together(view, len(blobs), [([i], self._group(view, digest, [b])) for i, b in enumerate(blobs)])
         found = np.zeros(len(blobs), dtype=np.uint8)
-        features = {f.name: _declared(rows.features.get(f.name), f, len(blobs)) for f in view.features}
+        features = rows.features
+        if digest != self._own[view.name]:
+            features = {f.name: _declared(features.get(f.name), f, len(blobs)) for f in view.features}
         return ViewRows(found, rows.event, rows.created, rows.available, features)
 
     def _layout(self, digest: bytes) -> Layout | None:
-        if digest not in self._layouts:
-            stored = self.store.mget([layout_key(self.bundle.project, digest)])[0]
+        if digest not in self._layouts and len(digest) == DIGEST:
             try:
+                stored = self.store.mget([layout_key(self.bundle.project, digest)])[0]
                 layout = Layout.from_json(stored) if stored else None
-            except LayoutError:
+            except (LayoutError, StoreUnavailable):  # the row is there, what it means is not
                 layout = None
             if layout is None or layout.digest != digest:
                 return None
             self._layouts[digest] = layout
-        return self._layouts[digest]
+        return self._layouts.get(digest)
 
     def ready(self) -> None:
         """Raise `StoreUnavailable` unless the store answers and every view has been written to it."""
@@ -100,16 +101,22 @@ class Lookup:
                 raise StoreUnavailable(f"view {view.name} was never materialized to {self.store.url}")
 
 
+def layout_written(store: OnlineStore, project: str, view: str) -> Layout | None:
+    """The layout in which all of a view's rows have been written; None where nobody says so."""
+    (digest,) = store.mget([written_key(project, view)])
+    stored = store.mget([layout_key(project, digest)])[0] if digest else None
+    return Layout.from_json(stored) if stored else None
+
+
 def _by_layout(blobs: Sequence[bytes | None]) -> list[tuple[bytes, list[int]]]:
     """Positions by layout digest; the empty digest stands for no row."""
+    first = blobs[0][:9] if blobs and blobs[0] else b""
+    if len(first) == 9 and first[0] == FORMAT and all(blob is not None and blob.startswith(first) for blob in blobs):
+        return [(first[1:], list(range(len(blobs))))]
     groups: dict[bytes, list[int]] = {}
     for i, blob in enumerate(blobs):
-        groups.setdefault(_digest(blob) if blob is not None else b"", []).append(i)
+        groups.setdefault(read_digest(blob) if blob is not None else b"", []).append(i)
     return list(groups.items())
-
-
-def _digest(blob: bytes) -> bytes:
-    return blob[1:9] if blob[:1] == bytes([FORMAT]) and len(blob) > 9 else b"?"
 
 
 def _absent(view: View, n: int, status: Status) -> ViewRows:

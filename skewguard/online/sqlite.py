@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skewguard.errors import StoreUnavailable
-from skewguard.online.layout import ORDER, prefixes
+from skewguard.online.keys import prefixes, view_prefix, watermark_key, written_key
+from skewguard.online.layout import ORDER
 
 _VARIABLES = 500
+_PAGE = 10_000
 _NEWEST = (
     "INSERT INTO rows (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value "
     f"WHERE substr(excluded.value, {ORDER.start + 1}, {ORDER.stop - ORDER.start}) "
@@ -67,11 +69,45 @@ class SqliteStore:
 
     def clear(self, project: str) -> None:
         """Delete the project's keys."""
+        self._clear(prefixes(project), ())
+
+    def forget(self, project: str, view: str) -> None:
+        """Delete the view's rows, its watermark, and in which layout it was written."""
+        self._clear([view_prefix(project, view)], [watermark_key(project, view), written_key(project, view)])
+
+    def _clear(self, begin: Sequence[bytes], keys: Sequence[bytes]) -> None:
         try:
-            for prefix in prefixes(project):
+            for prefix in begin:
                 self._con.execute("DELETE FROM rows WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
         except sqlite3.Error as error:
             raise StoreUnavailable(f"online store {self.url}: not cleared: {error}") from error
+        self.delete(keys)
+
+    def delete(self, keys: Sequence[bytes]) -> int:
+        """Delete what stands under `keys`; how many there were."""
+        try:
+            return sum(self._con.execute("DELETE FROM rows WHERE key = ?", (key,)).rowcount for key in keys)
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"online store {self.url}: not everything was deleted: {error}") from error
+
+    def keys(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """Every key that begins with `prefix`, in order; page by page, so that no long reading keeps the WAL."""
+        after = prefix
+        try:
+            while True:
+                page = [
+                    key
+                    for (key,) in self._con.execute(
+                        "SELECT key FROM rows WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
+                        (after, prefix + b"\xff" * 8, _PAGE),
+                    )
+                ]
+                if not page:
+                    return
+                yield page
+                after = page[-1]
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"online store {self.url}: its keys cannot be read: {error}") from error
 
     def _abandon(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # a closed connection has nothing to roll back

@@ -1,4 +1,4 @@
-"""The two pictures of a report, as SVG without text: words stand beside them and scale with the page."""
+"""The pictures of a report, as SVG without text: words stand beside them and scale with the page."""
 
 from __future__ import annotations
 
@@ -62,6 +62,36 @@ def hours(by_hour: Sequence[Hour], feature: str) -> str:
 <div class="chart"><span class="y top">{share(round(top * 1000), 1000)}</span><span class="y zero">0</span>
 {picture}{"".join(drawn)}</svg>
 <span class="x first">{escape(first)}</span><span class="x last">{escape(last)}</span></div>"""
+
+
+def scatter(points: Sequence[tuple[float, float]], feature: str) -> str:
+    """Served against truth, on axes of their own; the line on which both are the same is drawn where it shows."""
+    low_x, high_x = _ends([x for x, _ in points])
+    low_y, high_y = _ends([y for _, y in points])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return 100 * (x - low_x) / (high_x - low_x), 100 - 100 * (y - low_y) / (high_y - low_y)
+
+    dots = "".join('<circle class="dot" cx="{:.2f}" cy="{:.2f}" r="1.4"/>'.format(*place(x, y)) for x, y in points)
+    start, end = max(low_x, low_y), min(high_x, high_y)
+    same = ""
+    if start < end:
+        (x1, y1), (x2, y2) = place(start, start), place(end, end)
+        same = f'<line class="same" x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}"/>'
+    label = (
+        f"{feature}: {len(points)} rows, served {low_y:.4g} to {high_y:.4g} against truth {low_x:.4g} to {high_x:.4g}"
+    )
+    return f"""<figcaption>Served against truth, {len(points)} rows; on the line both are the same</figcaption>
+<div class="chart square"><span class="y top">{high_y:.4g}</span><span class="y zero">{low_y:.4g}</span>
+<svg viewBox="0 0 100 100" role="img" aria-label="{escape(label)}">{same}{dots}</svg>
+<span class="x first">{low_x:.4g}</span><span class="x last">{high_x:.4g}</span></div>"""
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """The axis: least to greatest with a little room, never of no length."""
+    low, high = min(values), max(values)
+    room = (high - low) * 0.05 or max(abs(low) * 0.05, 0.5)
+    return low - room, high + room
 
 
 def _slots(instants: Sequence[str]) -> list[int]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+_MOVED = 5
 _STYLE = {Ruling.PASS: "green", Ruling.FAIL: "red", Ruling.UNKNOWN: "yellow"}
 
 
@@ -66,11 +67,21 @@ def renderable(verdict: Verdict) -> Group:
     for title, lines in (
         ("Also", further_reasons(verdict)),
         ("Waived", [sentence(finding) for finding in verdict.waived]),
+        ("Drift (no reason for the ruling)", _drift(verdict)),
         ("What this check cannot see", [plain(line) for line in verdict.coverage.blind]),
     ):
         if lines:
             parts += [_title(title), _list(lines)]
     return Group(*parts)
+
+
+def _drift(verdict: Verdict) -> list[str]:
+    """The advice, the model's performance, and what moved furthest."""
+    moved = [
+        f"{dotted(one.feature)}: at least {one.at_least:.3f}; {plain(one.message)}" for one in verdict.quiet[:_MOVED]
+    ]
+    more = [f"and {plural(len(verdict.quiet) - _MOVED, 'input')} more"] if len(verdict.quiet) > _MOVED else []
+    return [line for line in (plain(verdict.advice), *map(plain, verdict.notes), *moved, *more) if line]
 
 
 def _title(title: str) -> Text:
@@ -103,6 +114,7 @@ def _facts(verdict: Verdict) -> Table:
             f"{seen.mismatched:,} mismatched, {seen.unverifiable:,} unverifiable; {seen.values:,} values compared, "
             f"{seen.cross_checked:,} rows cross-checked"
         ),
+        "truth": plain(seen.truth),
         "window": window(verdict),
         "evidence": evidence(subject),
         "service": plain(subject.service),

@@ -18,6 +18,12 @@ KINDS = {
     Kind.DEFINITION: "log and snapshot come from different definitions",
     Kind.ORACLE: "the join and the independent oracle disagree",
     Kind.LOG: "the serving log is not what it should be",
+    Kind.DUPLICATE: "a request was logged more than once",
+    Kind.INCOMPLETE: "the log does not hold all that was answered",
+    Kind.CONSTRAINT: "what always held in the snapshot does not hold",
+    Kind.FROZEN: "the source repeats itself, or stands still",
+    Kind.CLOCK: "a column that tells the time disagrees with the clock",
+    Kind.PERFORMANCE: "the model does worse than in the window before",
 }
 TAPS = {
     Tap.STORE: "first differs in what the store answered",

@@ -1,133 +1,282 @@
-"""One request on its way: parse -> look up -> answer -> log. Nothing is answered that is not logged."""
+"""Requests on their way: parse -> look up -> answer -> log. Nothing is answered that is not logged."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from skewguard.answer import Log, Served, answer, schema, to_batch
 from skewguard.definitions import Bundle
-from skewguard.errors import AskError, LogError, StoreUnavailable
+from skewguard.errors import AskError, DefinitionError, LogError, PredictionError, StoreUnavailable
 from skewguard.model import Model
 from skewguard.online import Lookup
-from skewguard.service.asks import parse_ask
+from skewguard.service.answers import Answers, Wording
+from skewguard.service.asks import parse_asks
+from skewguard.service.batching import Batcher, Limits, Question
+from skewguard.service.metrics import Metrics
+from skewguard.service.problems import Unanswered, WrongRow, unclear
+from skewguard.service.reading import Reading, reading_of
 from skewguard.spine import Spine, ViewRows
 from skewguard.values import NO_TIME, Status
 
-_ERROR = int(Status.ERROR)  # statuses are bytes: looked for in all of a view's at once
-_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+CLIENT = pa.field("client", pa.string())
+"""The column of the log that holds the id of the caller's API key, where there are keys."""
 
 
-class Unanswered(Exception):
-    """A request that gets no answer: the HTTP status, a code for machines, a sentence for people."""
+class Deployed:
+    """A model (or none) and the log whose header names it. Batches under way keep the one they began with."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        self.status, self.code, self.detail = status, code, detail
-        super().__init__(detail)
+    def __init__(self, model: Model | None, log: Log) -> None:
+        self.model, self.log = model, log
+        self._users = 0
+        self._idle: asyncio.Future[None] | None = None
+
+    def append(self, batch: pa.RecordBatch) -> bool:
+        """Log a batch; whether it is in the log. Raises `LogError` unless the log counts what it cannot take."""
+        before = getattr(self.log, "lost_rows", 0)
+        self.log.append(batch)
+        return bool(getattr(self.log, "lost_rows", 0) == before)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While a micro-batch is answered."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users and self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
+
+    async def idle(self) -> None:
+        """Once this has been replaced: until no micro-batch uses it any more."""
+        if self._users:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
 
 
-class Metrics:
-    """The Prometheus metrics of one server."""
-
-    def __init__(self) -> None:
-        own = CollectorRegistry()
-        self.registry = own
-        self.requests = Counter("skewguard_requests", "Requests by outcome.", ["service", "code"], registry=own)
-        self.duration = Histogram(
-            "skewguard_request_duration_seconds", "From body to response.", ["service"], buckets=_BUCKETS, registry=own
-        )
-        self.statuses = Counter(
-            "skewguard_view_status", "Served rows by status of a view.", ["service", "view", "status"], registry=own
-        )
-        self.lag = Gauge(
-            "skewguard_view_lag_seconds",
-            "How far the view's writer was behind the last request.",
-            ["view"],
-            registry=own,
-        )
-        self.logged = Counter("skewguard_log_rows", "Rows in the serving log.", ["service"], registry=own)
-
-
-@dataclass(frozen=True)
 class Answering:
-    """All that a request needs. `clock` gives microseconds UTC; `accept_as_of` lets a request name its own instant."""
+    """All that requests need. `clock` gives microseconds UTC; `accept_as_of` lets a request name its own instant.
 
-    bundle: Bundle
-    lookup: Lookup
-    log: Log
-    model: Model | None
-    accept_as_of: bool
-    clock: Callable[[], int]
-    metrics: Metrics = field(default_factory=Metrics)
+    `clients`: the log has a column for the id of the caller's API key. `blocking_log`: an append may take
+    milliseconds and is left to a thread.
+    """
 
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """The log's schema."""
-        return schema(self.bundle)
+    def __init__(
+        self,
+        bundle: Bundle,
+        lookup: Lookup,
+        log: Log,
+        model: Model | None,
+        accept_as_of: bool,
+        clock: Callable[[], int],
+        *,
+        reading: Reading | None = None,
+        limits: Limits | None = None,
+        clients: bool = False,
+        blocking_log: bool = False,
+    ) -> None:
+        self.bundle, self.lookup, self.accept_as_of, self.clock = bundle, lookup, accept_as_of, clock
+        self.deployed = Deployed(model, log)
+        self.reading = reading or reading_of(lookup)
+        self.metrics = Metrics(bundle)
+        self.metrics.swap("", model)
+        self.schema = schema(bundle)
+        self.recent: np.ndarray[Any, np.dtype[np.float64]] | None = None
+        self._wording = Wording(bundle)
+        self._clients, self._blocking_log = clients, blocking_log
+        self._full_schema = self.schema.append(CLIENT) if clients else self.schema
+        # While a disk is waited for the next batches are looked up; else one at a time makes the largest.
+        self.limits = limits or Limits(at_once=2 if blocking_log else 1)
+        self._features = Batcher(self._run, self.limits)
+        self._predictions = Batcher(self._run, self.limits)
+
+    @property
+    def model(self) -> Model | None:
+        """The model that answers now."""
+        return self.deployed.model
+
+    # -- many at once --------------------------------------------------------------------------------------------------
+
+    def ask(self, question: Question) -> asyncio.Future[bytes]:
+        """The body of the answer, once it is in the log; fails with `AskError` or `Unanswered`, and nothing is logged.
+
+        Raises `Unanswered` at once where the question would wait too long, or needs a model and there is none.
+        """
+        if not question.predicts:
+            return self._features.put(question)
+        if self.deployed.model is None:
+            raise Unanswered(503, "model_unavailable", "this server was started without a model; use /features")
+        return self._predictions.put(question)
+
+    async def _run(self, questions: list[Question]) -> None:
+        """Answer a micro-batch. Where one of its questions has no answer, the others still get theirs."""
+        try:
+            with self.deployed.used():
+                await self._answer(questions, self.deployed)
+        except StoreUnavailable as error:
+            _refuse(questions, Unanswered(503, "store_unavailable", str(error)))
+        except LogError as error:
+            _refuse(questions, Unanswered(503, "log_unavailable", str(error)))
+        except Exception as error:  # noqa: BLE001  (a question that fails must not take its neighbours along)
+            if len(questions) == 1:
+                questions[0].fail(_placed(error, questions[0]))
+                return
+            half = len(questions) // 2
+            await self._run(questions[:half])
+            await self._run(questions[half:])
+
+    async def _answer(self, questions: list[Question], deployed: Deployed) -> None:
+        began = time.perf_counter()
+        self.metrics.waited(began - questions[0].born)
+        spine = self._spine(questions)
+        with self.metrics.stage("store"):
+            views = await self.reading.read(spine)
+        with self.metrics.stage("answer"):
+            answers, batch = self._answered(spine, views, deployed.model if questions[0].predicts else None)
+        if self._clients:
+            names = [question.client for question in questions for _ in question.rows]
+            batch = pa.RecordBatch.from_arrays([*batch.columns, pa.array(names)], schema=self._full_schema)
+        with self.metrics.stage("log"):
+            if self._blocking_log:
+                logged = await asyncio.to_thread(deployed.append, batch)
+            else:
+                logged = deployed.append(batch)
+        self.metrics.batch(answers, logged=logged)
+        with self.metrics.stage("encode"):
+            start = 0
+            for question in questions:
+                stop = start + len(question.rows)
+                question.give(question.encode(answers, question.request_id, start, stop))
+                start = stop
+
+    def _spine(self, questions: Sequence[Question]) -> Spine:
+        if len(questions) == 1:
+            (one,) = questions
+            return parse_asks(self.bundle, one.rows, one.ids, [one.as_of] * len(one.rows))
+        rows = [row for question in questions for row in question.rows]
+        ids = [name for question in questions for name in question.ids]
+        as_of = [question.as_of for question in questions for _ in question.rows]
+        return parse_asks(self.bundle, rows, ids, as_of, pinpoint=False)
+
+    # -- one at a time -------------------------------------------------------------------------------------------------
 
     def serve(
         self, entities: Mapping[str, Any], request_id: str | None, as_of: datetime | None, model: Model | None
     ) -> Served:
         """Answer one ask and have it in the log; raises `AskError` or `Unanswered`, and then nothing is logged."""
-        if as_of is not None and not self.accept_as_of:
-            raise AskError("as_of", "this server answers as of its own clock; leave as_of out")
-        now = self.clock() if as_of is None else (as_of - _EPOCH) // timedelta(microseconds=1)
-        spine = parse_ask(self.bundle, entities, request_id or uuid.uuid4().hex, now)
-        served = answer(self.bundle, spine, self._look_up(spine), model)
-        if served.prediction is not None and not np.isfinite(served.prediction[0]):
-            raise Unanswered(503, "model_unavailable", f"the model gave {served.prediction[0]}, which is no prediction")
+        spine = parse_asks(self.bundle, [entities], [request_id or new_id()], [self.instant(as_of)])
         try:
-            self.log.append(to_batch(self.bundle, served, self.schema))
-        except LogError as error:
-            raise Unanswered(503, "log_unavailable", str(error)) from error
-        self._observe(served)
-        return served
-
-    def _look_up(self, spine: Spine) -> Mapping[str, ViewRows]:
-        """What the store holds; raises `Unanswered` rather than let nulls stand for what it did not say."""
-        try:
-            views = self.lookup.answer(spine)
+            answers, batch = self._answered(spine, self.lookup.answer(spine), model)
+            self.deployed.log.append(batch)
         except StoreUnavailable as error:
             raise Unanswered(503, "store_unavailable", str(error)) from error
+        except LogError as error:
+            raise Unanswered(503, "log_unavailable", str(error)) from error
+        self.metrics.batch(answers)
+        return answers.served
+
+    def instant(self, as_of: datetime | None) -> int:
+        """Now, or `as_of` where this server lets a request say so (else `AskError`); microseconds UTC."""
+        if as_of is None:
+            return self.clock()
+        if not self.accept_as_of:
+            raise AskError("as_of", "this server answers as of its own clock; leave as_of out")
+        return (as_of - _EPOCH) // timedelta(microseconds=1)
+
+    # -- both ----------------------------------------------------------------------------------------------------------
+
+    def _answered(
+        self, spine: Spine, views: Mapping[str, ViewRows], model: Model | None
+    ) -> tuple[Answers, pa.RecordBatch]:
+        """The answers and their rows for the log; raises rather than let nulls stand for what the store did not say."""
+        self._written(views)
+        try:
+            served = answer(self.bundle, spine, views, model)
+        except DefinitionError as error:
+            raise Unanswered(503, "transform_failed", str(error)) from error
+        except PredictionError as error:
+            raise Unanswered(503, "model_failed", str(error)) from error
+        batch = to_batch(self.bundle, served, self.schema)
+        answers = Answers(self._wording, served, _status_matrix(batch, len(self.bundle.dtypes)), model)
+        self._explained(answers)
+        if served.prediction is not None:
+            finite = np.isfinite(served.prediction)
+            if not finite.all():
+                wrong = served.prediction[~finite][0]
+                raise Unanswered(503, "model_unavailable", f"the model gave {wrong}, which is no prediction")
+            self.recent = served.vector
+        return answers, batch
+
+    def _written(self, views: Mapping[str, ViewRows]) -> None:
         empty = [view for view, rows in views.items() if rows.watermark[0] == NO_TIME]
         if empty:
-            reason = f"{', '.join(empty)} never materialized to the online store {self.lookup.store.url}"
-            raise Unanswered(503, "store_unavailable", reason)
-        failed = [
-            view
-            for view, rows in views.items()
-            if _ERROR in b"".join([rows.status.data, *(column.status.data for column in rows.features.values())])
-        ]
-        if failed:
-            reason = f"the online store holds rows of {', '.join(failed)} that no known layout explains"
-            raise Unanswered(503, "store_unreadable", reason)
-        return views
+            where = self.lookup.store.url
+            raise StoreUnavailable(f"{', '.join(empty)} never materialized to the online store {where}")
 
-    def check(self) -> None:
+    def _explained(self, answers: Answers) -> None:
+        views = answers.served.views
+        if answers.worst < _ERROR and all(rows.status.max() < _ERROR for rows in views.values()):
+            return
+        failed = [
+            name
+            for name, rows in views.items()
+            if (rows.status == _ERROR).any() or any((c.status == _ERROR).any() for c in rows.features.values())
+        ]
+        reason = (
+            f"the online store holds rows of {', '.join(failed)} that no known layout explains, or a part of it is gone"
+        )
+        raise Unanswered(503, "store_unreadable", reason)
+
+    async def check(self) -> None:
         """Raise `Unanswered` unless the store holds every view and the log can be written."""
         try:
-            self.lookup.ready()
-            self.log.check()
+            await self.reading.ready()
+            self.deployed.log.check()
         except StoreUnavailable as error:
             raise Unanswered(503, "store_unavailable", str(error)) from error
         except LogError as error:
             raise Unanswered(503, "log_unavailable", str(error)) from error
 
-    def _observe(self, served: Served) -> None:
-        self.metrics.logged.labels(self.bundle.service).inc(len(served.spine))
-        for view, rows in served.views.items():
-            status = Status(int(rows.status[0])).name.lower()
-            self.metrics.statuses.labels(self.bundle.service, view, status).inc()
-            if rows.watermark[0] > 0:
-                self.metrics.lag.labels(view).set((int(served.spine.as_of[0]) - int(rows.watermark[0])) / 1e6)
+
+def new_id() -> str:
+    """An id for a request that brings none."""
+    return uuid.uuid4().hex
 
 
+def refusal(error: Exception) -> Unanswered | None:
+    """What a failed question is told; None where the failure is this program's own."""
+    if isinstance(error, Unanswered):
+        return error
+    return unclear(error) if isinstance(error, AskError) else None
+
+
+def _placed(error: Exception, question: Question) -> Exception:
+    """The error, with its row where the question has rows."""
+    if not question.place or not isinstance(error, AskError) or error.field == "as_of":
+        return error
+    row = error.row if isinstance(error, WrongRow) else 0
+    return WrongRow(error.field, str(error).removeprefix(f"{error.field}: "), row, question.place)
+
+
+def _refuse(questions: Sequence[Question], why: Unanswered) -> None:
+    for question in questions:
+        question.fail(why)
+
+
+def _status_matrix(batch: pa.RecordBatch, features: int) -> Any:
+    """The statuses of a batch for the log, uint8 (n, features)."""
+    raw = batch.column(batch.schema.get_field_index("statuses")).buffers()[1]
+    return np.frombuffer(raw, dtype=np.uint8, count=batch.num_rows * features).reshape(batch.num_rows, features)
+
+
+_ERROR = int(Status.ERROR)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,75 +1,70 @@
-"""The routes, and what a request that cannot be answered gets instead."""
+"""The application: FastAPI for the contract, and in front of it a short way for the questions that are understood.
+
+Both ways end in `Answering.ask`. What the short way does not understand goes to FastAPI, whose models say why.
+"""
 
 from __future__ import annotations
 
-import math
+import asyncio
 import time
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from skewguard.answer import Log, Served
+from skewguard.answer import Log
 from skewguard.definitions import Bundle
 from skewguard.errors import AskError
 from skewguard.model import Model
 from skewguard.online import Lookup
-from skewguard.service.answering import Answering, Unanswered
-from skewguard.service.asks import instant_of
-from skewguard.values import Column, Dtype, Status, instant
+from skewguard.service import bodies, contract
+from skewguard.service.admission import Admission
+from skewguard.service.answering import Answering
+from skewguard.service.batching import Limits
+from skewguard.service.faces import Faces, metadata_of
+from skewguard.service.front import Front
+from skewguard.service.problems import MEDIA_TYPE, Unanswered, Wrong, invalid, unclear
+from skewguard.service.reading import Reading
+
+_SAID = {
+    401: "No API key, or an unknown one.",
+    404: "No such feature service here.",
+    413: "The body is too large.",
+    422: "The body is not understood; `errors` says where.",
+    429: "More asks than this key may send.",
+    503: "No answer now: store, log or model are not available, or the server is overloaded.",
+}
 
 
-class Ask(BaseModel):
-    """Who is asked about. `as_of` is accepted only where the server is configured to replay history."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    entities: dict[str, Any] = Field(description="Entity keys and request fields, side by side.")
-    request_id: str | None = Field(default=None, min_length=1, max_length=128)
-    as_of: str | None = Field(default=None, json_schema_extra={"format": "date-time"})  # read as a request field is
+def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that a route may answer with, for OpenAPI."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {code: {"description": _SAID[code], "content": {MEDIA_TYPE: schema}} for code in codes}
 
 
-class Features(BaseModel):
-    """The features of one ask. A value is null where its status is not `present`, and "Infinity" where it is that."""
+class Application(FastAPI):
+    """A FastAPI application whose questions are measured, admitted and, where that is easy, answered in front of it."""
 
-    request_id: str
-    service: str
-    as_of: str
-    features: dict[str, Any]
-    statuses: dict[str, str]
+    front: Front | None = None
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        if scope["type"] == "http" and scope["method"] == "POST" and self.front is not None:
+            await self.front(scope, receive, send, super().__call__)
+        else:
+            await super().__call__(scope, receive, send)
 
-class Prediction(BaseModel):
-    """A prediction and what it rests on. `missing` names the features without a value, with their status."""
-
-    request_id: str
-    service: str
-    as_of: str
-    prediction: float
-    model_id: str
-    model_digest: str
-    missing: dict[str, str]
-
-
-class Problem(BaseModel):
-    """Why there is no answer (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-
-
-_REFUSALS: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 503: {"model": Problem}}
+    def openapi(self) -> dict[str, Any]:
+        """The document of this bundle: which keys and fields an ask has, and refusals as the problems they are."""
+        if not self.openapi_schema:
+            self.openapi_schema = contract.of(self.state.answering.bundle, super().openapi())
+        return self.openapi_schema
 
 
 def create_app(
@@ -80,60 +75,132 @@ def create_app(
     *,
     accept_as_of: bool = False,
     clock: Callable[[], int] = lambda: time.time_ns() // 1000,
-) -> FastAPI:
+    reading: Reading | None = None,
+    admission: Admission | None = None,
+    limits: Limits | None = None,
+    blocking_log: bool = False,
+) -> Application:
     """The application for one bundle. `clock` gives microseconds UTC.
 
-    `accept_as_of` lets a request name its own instant (replaying history); otherwise naming one is a 422. Raises
+    `accept_as_of` lets a request name its own instant (replaying history); otherwise naming one is a 422. `reading`
+    replaces the way the store is asked, `admission` says who may send how much, `limits` how much waits. Raises
     `DefinitionError` where the transforms here are not those that the bundle was compiled from, and `ModelError` for a
     model that was fitted on other features.
     """
     _ = bundle.transforms  # loaded and checked now, not in the first request
     if model is not None:
-        model.check(bundle.vector)
-    answering = Answering(bundle, lookup, log, model, accept_as_of, clock)
-    app = FastAPI(title=f"skewguard: {bundle.service}", version="1", docs_url="/docs", redoc_url=None)
-    app.add_middleware(_Measured, answering=answering)
-    _questions(app, answering)
+        model.check(bundle.vector, bundle.fitted_digest)
+    admission = admission or Admission()
+    answering = Answering(
+        bundle,
+        lookup,
+        log,
+        model,
+        accept_as_of,
+        clock,
+        reading=reading,
+        limits=limits,
+        clients=bool(admission.keys),
+        blocking_log=blocking_log,
+    )
+    app = Application(
+        title=f"skewguard: {bundle.service}", version="1", docs_url="/docs", redoc_url=None, lifespan=_life
+    )
+    app.state.answering = answering
+    faces = Faces(answering, admission)
+    app.front = Front(answering, admission, faces)
+    _questions(app, answering, faces)
+    _inference(app, answering, faces)
     _operations(app, answering)
     _errors(app)
     return app
 
 
-def _questions(app: FastAPI, answering: Answering) -> None:
-    def known(service: str) -> None:
-        own = answering.bundle.service
-        if service != own:
-            raise Unanswered(404, "unknown_service", f"no feature service {service!r} here; this server has {own!r}")
+@asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    """What runs beside the requests: `app.state.background`, functions without arguments."""
+    tasks = [asyncio.create_task(run()) for run in getattr(app.state, "background", [])]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await app.state.answering.reading.close()
 
-    @app.post("/v1/{service}/features", response_model=Features, responses=_REFUSALS)
-    async def features(service: str, ask: Ask) -> Response:
-        """The features of one ask, with the status of each."""
-        known(service)
-        served = answering.serve(ask.entities, ask.request_id, _as_of(ask), None)
-        columns = {name: served.feature(answering.bundle, name) for name in answering.bundle.outputs}
-        body = {
-            "features": {name: _plain(column) for name, column in columns.items()},
-            "statuses": {name: _status(column) for name, column in columns.items()},
-        }
-        return JSONResponse(_head(served, service) | body)
 
-    @app.post("/v1/{service}/predict", response_model=Prediction, responses=_REFUSALS)
-    async def predict(service: str, ask: Ask) -> Response:
-        """The model's prediction for one ask."""
-        known(service)
+def _known(answering: Answering, service: str) -> None:
+    own = answering.bundle.service
+    if service != own:
+        raise Unanswered(404, "unknown_service", f"no feature service {service!r} here; this server has {own!r}")
+
+
+def _questions(app: FastAPI, answering: Answering, faces: Faces) -> None:
+    told = refusals(401, 404, 413, 422, 429, 503)
+
+    @app.post("/v1/{service}/features", response_model=bodies.Features | bodies.FeatureColumns, responses=told)
+    async def features(service: str, ask: bodies.Question, request: Request) -> Response:
+        """The features of one ask, or of several (`instances`), with the status of each value."""
+        _known(answering, service)
+        return _json(await answering.ask(faces.asked(ask, request.state.client, predicts=False)))
+
+    @app.post("/v1/{service}/predict", response_model=bodies.Prediction | bodies.Predictions, responses=told)
+    async def predict(service: str, ask: bodies.Question, request: Request) -> Response:
+        """The model's prediction for one ask, or for several (`instances`)."""
+        _known(answering, service)
+        return _json(await answering.ask(faces.asked(ask, request.state.client, predicts=True)))
+
+    @app.post("/invocations", response_model=bodies.Invoked, responses=refusals(401, 413, 422, 429, 503))
+    async def invocations(body: bodies.Invocation, request: Request) -> Response:
+        """Predictions, asked for as an MLflow scoring server is."""
+        return _json(await answering.ask(faces.invoked(body, request.state.client)))
+
+
+def _inference(app: FastAPI, answering: Answering, faces: Faces) -> None:
+    def known(name: str, version: str | None = None) -> str:
+        _known(answering, name)
         model = answering.model
-        if model is None:
-            raise Unanswered(503, "model_unavailable", "this server was started without a model; use /features")
-        served = answering.serve(ask.entities, ask.request_id, _as_of(ask), model)
-        columns = {name: served.feature(answering.bundle, name) for name in answering.bundle.vector}
-        prediction = served.prediction
-        body = {
-            "prediction": None if prediction is None else float(prediction[0]),
-            "model_id": model.model_id,
-            "model_digest": model.digest,
-            "missing": {name: _status(column) for name, column in columns.items() if not column.present[0]},
-        }
-        return JSONResponse(_head(served, service) | body)
+        here = (model.model_id or model.digest) if model else ""
+        if model is None or version not in (None, here):
+            raise Unanswered(404, "unknown_version", f"no version {version!r} of {name} here; there is {here!r}")
+        return here
+
+    @app.get("/v2")
+    async def server_metadata() -> dict[str, Any]:
+        """What this server is, by the Open Inference Protocol."""
+        return {"name": "skewguard", "version": "1", "extensions": []}
+
+    @app.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        """The process answers."""
+        return {"live": True}
+
+    @app.get("/v2/health/ready", responses=refusals(503))
+    async def ready() -> dict[str, bool]:
+        """As /readyz."""
+        await answering.check()
+        return {"ready": True}
+
+    @app.get("/v2/models/{name}", response_model=bodies.ModelMetadata, responses=refusals(404))
+    @app.get("/v2/models/{name}/versions/{version}", response_model=bodies.ModelMetadata, responses=refusals(404))
+    async def metadata(name: str, version: str | None = None) -> Any:
+        """The model's version and tensors."""
+        return metadata_of(answering.bundle, known(name, version))
+
+    @app.get("/v2/models/{name}/ready", responses=refusals(404, 503))
+    @app.get("/v2/models/{name}/versions/{version}/ready", responses=refusals(404, 503))
+    async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
+        """The model answers."""
+        known(name, version)
+        await answering.check()
+        return {"name": name, "ready": True}
+
+    told = refusals(401, 404, 413, 422, 429, 503)
+
+    @app.post("/v2/models/{name}/infer", response_model=bodies.InferenceResponse, responses=told)
+    @app.post("/v2/models/{name}/versions/{version}/infer", response_model=bodies.InferenceResponse, responses=told)
+    async def infer(name: str, body: bodies.InferenceRequest, request: Request, version: str | None = None) -> Response:
+        """Predictions; entity keys and request fields come as tensors."""
+        known(name, version)
+        return _json(await answering.ask(faces.inferred(body, request.state.client)))
 
 
 def _operations(app: FastAPI, answering: Answering) -> None:
@@ -142,87 +209,72 @@ def _operations(app: FastAPI, answering: Answering) -> None:
         """The process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz", responses={503: {"model": Problem}})
+    @app.get("/ping")
+    async def ping() -> dict[str, str]:
+        """The same, by MLflow's name."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses=refusals(503))
     async def readyz() -> dict[str, str]:
         """The store holds every view, and the log can be written."""
-        answering.check()
-        return {"status": "ready", "service": answering.bundle.service, "bundle": answering.bundle.digest}
+        await answering.check()
+        model = answering.model
+        return {
+            "status": "ready",
+            "service": answering.bundle.service,
+            "bundle": answering.bundle.digest,
+            "model_digest": model.digest if model else "",
+        }
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Prometheus metrics."""
-        return Response(generate_latest(answering.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(answering.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-class _Measured:
-    """Counts and times the questions; plain ASGI, because Starlette's own middleware costs as much as the answer."""
-
-    def __init__(self, app: ASGIApp, answering: Answering) -> None:
-        self._app, self._metrics, self._service = app, answering.metrics, answering.bundle.service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-
-        async def counted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._metrics.requests.labels(self._service, str(message["status"])).inc()
-                self._metrics.duration.labels(self._service).observe(time.perf_counter() - started)
-            await send(message)
-
-        await self._app(scope, receive, counted)
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
 
 
 def _errors(app: FastAPI) -> None:
+    def told(problem: Unanswered, more: dict[str, str] | None = None) -> Response:
+        return Response(problem.body(), problem.status, problem.headers | (more or {}), MEDIA_TYPE)
+
     @app.exception_handler(Unanswered)
     async def unanswered(_: Request, problem: Unanswered) -> Response:
-        body = Problem(
-            type="about:blank", title=problem.code, status=problem.status, code=problem.code, detail=problem.detail
-        )
-        headers = {"Retry-After": "1"} if problem.status == 503 else None
-        return JSONResponse(body.model_dump(), problem.status, headers, "application/problem+json")
+        return told(problem)
 
     @app.exception_handler(AskError)
-    async def unclear(_: Request, error: AskError) -> Response:
-        where = ["body", "as_of"] if error.field == "as_of" else ["body", "entities", error.field]
-        return JSONResponse({"detail": [{"type": "value_error", "loc": where, "msg": str(error)}]}, 422)
+    async def unclear_ask(_: Request, error: AskError) -> Response:
+        return told(unclear(error))
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(_: Request, error: RequestValidationError) -> Response:
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        service = request.path_params.get("service") or request.path_params.get("name")
+        own = app.state.answering.bundle.service
+        if service is not None and service != own:  # whatever is wrong with what it was asked
+            return told(
+                Unanswered(404, "unknown_service", f"no feature service {service!r} here; this server has {own!r}")
+            )
         if isinstance(error.body, bytes):  # not read as JSON, because it does not call itself that
-            return _no_json("expected JSON with the header Content-Type: application/json")
+            return told(_no_json("expected JSON with the header Content-Type: application/json"))
         # without the input: it may hold what JSON cannot say, and what a log should not
-        return JSONResponse({"detail": [{k: e[k] for k in ("type", "loc", "msg")} for e in error.errors()]}, 422)
+        return told(invalid([Wrong(_place(e["loc"]), e["type"], e["msg"]) for e in error.errors()]))
 
     @app.exception_handler(HTTPException)
-    async def unreadable(request: Request, error: HTTPException) -> Response:
+    async def unreadable(_: Request, error: HTTPException) -> Response:
         if error.status_code == 400:  # FastAPI's word for JSON that Python gives up on: too deep, or too many digits
-            return _no_json("expected JSON, nested no deeper and with no longer numbers than anybody needs")
-        return await http_exception_handler(request, error)
+            return told(_no_json("expected JSON, nested no deeper and with no longer numbers than anybody needs"))
+        code = {404: "unknown_path", 405: "unknown_method"}.get(error.status_code, "http_error")
+        return told(Unanswered(error.status_code, code, str(error.detail)), dict(error.headers or {}))
 
 
-def _no_json(message: str) -> Response:
-    return JSONResponse({"detail": [{"type": "json_invalid", "loc": ["body"], "msg": message}]}, 422)
+def _place(loc: Sequence[str | int]) -> tuple[str | int, ...]:
+    """Without the name of the model that was tried."""
+    if len(loc) > 1 and loc[1] in ("one", "several"):
+        return (loc[0], *loc[2:])
+    return tuple(loc)
 
 
-def _as_of(ask: Ask) -> datetime | None:
-    return None if ask.as_of is None else instant_of("as_of", ask.as_of)
-
-
-def _head(served: Served, service: str) -> dict[str, Any]:
-    return {"request_id": served.spine.ids[0], "service": service, "as_of": instant(int(served.spine.as_of[0]))}
-
-
-def _plain(column: Column) -> Any:
-    value = column.value(0)
-    if value is not None and column.dtype is Dtype.TIMESTAMP:
-        return instant(int(column.values.view("int64")[0]))
-    if isinstance(value, float) and math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def _status(column: Column) -> str:
-    return Status(int(column.status[0])).name.lower()
+def _no_json(message: str) -> Unanswered:
+    return invalid([Wrong(("body",), "json_invalid", message)])

@@ -1,9 +1,9 @@
-"""From a JSON body to a spine, with the field named where something is wrong."""
+"""From JSON bodies to a spine, with the field named where something is wrong."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,51 +12,154 @@ import pyarrow as pa
 
 from skewguard.definitions import Bundle
 from skewguard.errors import AskError, CastError
+from skewguard.service.problems import WrongRow
 from skewguard.spine import Spine
 from skewguard.values import Column, Dtype
 
+Row = Mapping[str, Any]
 
-def parse_ask(bundle: Bundle, entities: Mapping[str, Any], request_id: str, as_of: int) -> Spine:
-    """A spine of one ask; `as_of` in microseconds. Keys and request fields stand side by side, as in Feast.
+
+def parse_ask(bundle: Bundle, entities: Row, request_id: str, as_of: int) -> Spine:
+    """A spine of one ask; see `parse_asks`."""
+    return parse_asks(bundle, [entities], [request_id], [as_of])
+
+
+def parse_asks(
+    bundle: Bundle, rows: Sequence[Row], ids: Sequence[str], as_of: Sequence[int], *, pinpoint: bool = True
+) -> Spine:
+    """A spine of n asks; `as_of` in microseconds. Keys and request fields stand side by side, as in Feast.
 
     Every key and request field must be named; null is allowed and means 'unknown'. Instants are ISO texts with an
-    offset. Raises `AskError` with the first wrong field.
+    offset. Raises `AskError` with a wrong field; with `pinpoint` the first, as `WrongRow` where there are several asks.
     """
+    try:
+        return _parse(bundle, rows, ids, as_of)
+    except AskError as error:
+        if len(rows) == 1 or not pinpoint:
+            raise
+        row = _first_wrong(bundle, rows)
+        first = _complaint(bundle, rows[row]) or error
+        raise WrongRow(first.field, str(first).removeprefix(f"{first.field}: "), row) from error
+
+
+def _complaint(bundle: Bundle, row: Row) -> AskError | None:
+    """What is wrong with one ask."""
+    try:
+        _parse(bundle, [row], [""], [0])
+    except AskError as error:
+        return error
+    return None
+
+
+def _parse(bundle: Bundle, rows: Sequence[Row], ids: Sequence[str], as_of: Sequence[int]) -> Spine:
+    keys = bundle.keys
     request = {field.name: field.dtype for field in bundle.request}
-    known = bundle.keys | request
-    for name in entities:
-        if name not in known:
-            raise AskError(name, f"unknown field; {bundle.service} takes {', '.join(known)}")
-    columns = {}
-    for name, dtype in known.items():
-        if name not in entities:
-            kind = "request field" if name in request else "entity key"
-            raise AskError(name, f"{kind} is missing; expected {dtype}, or null where it is not known")
-        columns[name] = _column(name, dtype, entities[name])
+    known = keys | request
+    for row in rows:
+        if row.keys() != known.keys():
+            raise _other_fields(bundle.service, row, known, request)
+    names = np.empty(len(rows), dtype=object)
+    names[:] = ids
     return Spine(
-        np.array([request_id], dtype=object),
-        np.array([as_of], dtype=np.int64),
-        {name: columns[name] for name in bundle.keys},
-        {name: columns[name] for name in request},
+        names,
+        np.array(as_of, dtype=np.int64),
+        {name: _column(name, dtype, [row[name] for row in rows]) for name, dtype in keys.items()},
+        {name: _column(name, dtype, [row[name] for row in rows]) for name, dtype in request.items()},
     )
 
 
-def _column(name: str, dtype: Dtype, value: Any) -> Column:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise AskError(name, f"expected {dtype}, got {value}")
-    if dtype is Dtype.TIMESTAMP and isinstance(value, str):
-        value = instant_of(name, value)
+def _other_fields(service: str, row: Row, known: Mapping[str, Dtype], request: Mapping[str, Dtype]) -> AskError:
+    for name in row:
+        if name not in known:
+            return AskError(name, f"unknown field; {service} takes {', '.join(known)}")
+    name = next(name for name in known if name not in row)
+    kind = "request field" if name in request else "entity key"
+    return AskError(name, f"{kind} is missing; expected {known[name]}, or null where it is not known")
+
+
+def _first_wrong(bundle: Bundle, rows: Sequence[Row]) -> int:
+    """The first of `rows`, of which one is wrong, found by halving."""
+    low, high = 0, len(rows)
+    while high - low > 1:
+        half = (low + high) // 2
+        try:
+            _parse(bundle, rows[low:half], [""] * (half - low), [0] * (half - low))
+        except AskError:
+            high = half
+        else:
+            low = half
+    return low
+
+
+_KINDS = {str: "a string", bool: "a bool", int: "an integer", float: "a number", dict: "an object", list: "a list"}
+
+
+def _column(name: str, dtype: Dtype, values: list[Any]) -> Column:
+    kinds = set(map(type, values)) if len(values) > 1 else {type(values[0])}
+    if len(kinds) == 1 and _OWN.get(dtype) in kinds:
+        return _as_is(name, dtype, values)
+    kinds.discard(type(None))
+    if len(kinds) > 1:  # as one array they would change each other's type
+        return Column.concat([_column(name, dtype, [value]) for value in values])
+    for kind in kinds:
+        if kind is float:
+            _all_finite(name, dtype, [value for value in values if value is not None])
+        if kind is str and dtype is Dtype.TIMESTAMP:
+            values = [None if value is None else instant_of(name, value) for value in values]
+        if dtype is Dtype.STRING and kind is not str:  # a source's integer may become text, a caller's may not
+            raise _wrong(name, dtype, values)
+    try:
+        return Column.from_arrow(pa.array(values, type=None if kinds else pa.null()), dtype, name)
+    except UnicodeEncodeError as error:
+        raise _half(name, dtype, [value for value in values if value is not None]) from error
+    except (CastError, pa.ArrowException, OverflowError, TypeError) as error:
+        raise _wrong(name, dtype, values) from error
+
+
+_OWN: dict[Dtype, type] = {Dtype.INT64: int, Dtype.FLOAT64: float, Dtype.STRING: str, Dtype.BOOL: bool}
+"""The type of a plain value that is a dtype's own: nothing needs to be cast."""
+
+
+def _as_is(name: str, dtype: Dtype, values: list[Any]) -> Column:
+    """Values of the dtype's own plain type, none of them null."""
+    try:
+        if dtype is Dtype.STRING:
+            "".join(values).encode()
+        elif dtype is Dtype.FLOAT64:
+            _all_finite(name, dtype, values)
+        return Column(dtype, np.array(values, dtype=dtype.numpy), np.zeros(len(values), dtype=np.uint8))
+    except UnicodeEncodeError as error:
+        raise _half(name, dtype, values) from error
+    except OverflowError as error:
+        raise _wrong(name, dtype, values) from error
+
+
+def _all_finite(name: str, dtype: Dtype, values: list[float]) -> None:
+    if not all(map(math.isfinite, values)):
+        wrong = next(value for value in values if not math.isfinite(value))
+        raise AskError(name, f"expected {dtype}, got {wrong}")
+
+
+def _half(name: str, dtype: Dtype, values: list[str]) -> AskError:
+    text = next(value for value in values if not _encodes(value))
+    return AskError(name, f"expected {dtype}, got half a character (a lone surrogate) in {text!r:.60}")
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _wrong(name: str, dtype: Dtype, values: list[Any]) -> AskError:
+    """What is wrong with the first of the values; exact where there is one only."""
+    value = values[0]
     lossy = type(value) in (int, float) and dtype.is_numeric and dtype is not Dtype.BOOL
     why = ", which does not fit without loss" if lossy else ""
-    wrong = AskError(name, f"expected {dtype}, got {_kind(value)} {value!r:.60}{why}")
-    if dtype is Dtype.STRING and not isinstance(value, str | None):
-        raise wrong  # a source's integer may become text, a caller's may not: 90210 is not "90210"
-    try:
-        return Column.from_arrow(pa.array([value], type=pa.null() if value is None else None), dtype, name)
-    except UnicodeEncodeError as error:
-        raise AskError(name, f"expected {dtype}, got half a character (a lone surrogate) in {value!r:.60}") from error
-    except (CastError, pa.ArrowException, OverflowError, TypeError) as error:
-        raise wrong from error
+    kind = _KINDS.get(type(value), type(value).__name__)
+    return AskError(name, f"expected {dtype}, got {kind} {value!r:.60}{why}")
 
 
 def instant_of(name: str, text: str) -> datetime:
@@ -71,8 +174,3 @@ def instant_of(name: str, text: str) -> datetime:
         return instant.astimezone(UTC)
     except OverflowError as error:
         raise AskError(name, f"expected an instant in the years 1 to 9999 of UTC, got {text!r:.60}") from error
-
-
-def _kind(value: Any) -> str:
-    names = {str: "a string", bool: "a bool", int: "an integer", float: "a number", dict: "an object", list: "a list"}
-    return names.get(type(value), type(value).__name__)

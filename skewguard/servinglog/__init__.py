@@ -4,7 +4,10 @@ Needs numpy and pyarrow only, so that it works inside anybody's service. The byt
 promise is in `writer`, and what a reader may rely on is in `reader`.
 """
 
-from skewguard.servinglog.reader import LogReading, Segment, find, read_log, recover, to_table
+from skewguard.servinglog.finding import find
+from skewguard.servinglog.gaps import Gap
+from skewguard.servinglog.reader import LogReading, blocks, read_log, stream, to_table
+from skewguard.servinglog.scan import Segment, recover
 from skewguard.servinglog.writer import ServingLog
 
-__all__ = ["LogReading", "Segment", "ServingLog", "find", "read_log", "recover", "to_table"]
+__all__ = ["Gap", "LogReading", "Segment", "ServingLog", "blocks", "find", "read_log", "recover", "stream", "to_table"]

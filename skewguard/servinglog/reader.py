@@ -1,84 +1,40 @@
-"""The reader: exactly the whole frames of every segment, and what is wrong with it."""
+"""The reader: every row of a log once, wherever it lies by now, and what is wrong with the log."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from skewguard.errors import LogError
+from skewguard.servinglog import archive as arc
 from skewguard.servinglog import segment as seg
+from skewguard.servinglog.erasure import load_tombstones
+from skewguard.servinglog.gaps import Gap, load_gaps
+from skewguard.servinglog.privacy import key_id, pseudonym
+from skewguard.servinglog.scan import Segment, folders, read_segment, segment_paths
 
-_STRAY_SECONDS = 60.0
-_BLOCK = 256  # batches
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One segment as it was when the log was read; rows that came later are not in it.
-
-    `header` is the text that the writer gave, with the log's own format, service, boot_id, segment, pid,
-    started_at. `sealed`: closed for good. `owned`: a living process writes it. `rows` and `frames` count what
-    is whole, `size` its bytes, header included. `torn_bytes` stand behind that: of an owned segment a frame
-    on its way, of an abandoned one the append that its process did not live to acknowledge. `damaged`: more
-    than such a tail is wrong (bytes behind a sealed segment, whole frames behind the torn place, no readable
-    header), so that acknowledged rows may be lost. Without a readable header `header` and `schema` are empty.
-    """
-
-    path: Path
-    service: str
-    boot_id: str
-    number: int
-    header: Mapping[str, str]
-    schema: pa.Schema
-    sealed: bool
-    owned: bool
-    frames: int
-    rows: int
-    size: int
-    torn_bytes: int
-    damaged: bool
-    seed: bytes = field(repr=False)
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, one record batch per append, in the order in which they were written.
-
-        Raises `LogError` if the file is gone or has lost bytes since it was read.
-        """
-        for frame in self.raw_frames():
-            yield _decode(frame, self)
-
-    def raw_frames(self) -> Iterator[seg.Frame]:
-        """The same, not decoded. Raises as `batches` does."""
-        left = self.frames
-        if left:
-            with _open(self.path) as file:
-                header = seg.read_frame(file, self.size, b"")
-                room = self.size - file.tell() if header else 0
-                for frame in seg.data_frames(file, room, self.seed):
-                    yield frame
-                    left -= 1
-        if left:
-            raise LogError(f"{self.path}: {left} frames that were there a moment ago are gone. Read the log again.")
+_LOOKS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class LogReading:
-    """What the log held at one moment. Segments are ordered by service, boot id (a time) and number."""
+    """What the log held at one moment. Segments are ordered by service, boot id (a time) and number.
+
+    `parts` hold the rows of the segments that were compacted; `gaps` say which answers were given but not logged.
+    """
 
     root: Path
     segments: tuple[Segment, ...]
+    parts: tuple[arc.Part, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def rows(self) -> int:
-        """Rows in whole frames, over all segments."""
+        """Rows in whole frames and in parts, over all segments."""
         return sum(segment.rows for segment in self.segments)
 
     @property
@@ -91,43 +47,164 @@ class LogReading:
         """The segments in which acknowledged rows may be lost: no ground for a PASS."""
         return tuple(segment for segment in self.segments if segment.damaged)
 
-    def batches(self) -> Iterator[tuple[Segment, pa.RecordBatch]]:
-        """Every append that was whole when the log was read: its segment and its rows, in a fixed order.
+    @property
+    def lost_rows(self) -> int:
+        """Rows that were answered although they could not be logged (`on_failure="answer_and_count"`)."""
+        return sum(gap.rows for gap in self.gaps)
 
-        Raises `LogError` if a segment is gone or has lost bytes since then.
+    def revealed(self, secret: bytes, keys: Mapping[str, Iterable[str | int]]) -> LogReading:
+        """The same log, in which hashed keys are plain again: those of `keys` (by entity) that `secret` hashes to them.
+
+        A row of nobody among `keys` has a null key. Raises `LogError` where no segment was hashed with this secret.
+        """
+        own = key_id(secret)
+        known = {f"e__{name}": {pseudonym(key, secret): key for key in values} for name, values in keys.items()}
+        if not any(segment.header.get("pii_key") == own for segment in self.segments):
+            raise LogError(f"{self.root}: no segment's keys were hashed with the secret {own}. Give the right one.")
+        segments = [
+            replace(one, known={c: k for c, k in known.items() if c[3:] in one.header["pii"].split(",")})
+            if one.header.get("pii_key") == own
+            else one
+            for one in self.segments
+        ]
+        return replace(self, segments=tuple(segments))
+
+    def batches(self) -> Iterator[tuple[Segment, pa.RecordBatch]]:
+        """All rows with their segment, in a fixed order: append by append, then what was compacted, part by part.
+
+        Raises `LogError` if a segment or a part is gone or has lost bytes since then.
         """
         for segment in self.segments:
-            for batch in segment.batches():
-                yield segment, batch
+            if not segment.compacted:
+                for batch in segment.batches():
+                    yield segment, batch
+        yield from _compacted_blocks(self.segments)
+
+
+def blocks(segments: Sequence[Segment]) -> Iterator[tuple[Segment, pa.RecordBatch]]:
+    """The rows of some segments of one reading, many appends in a batch and every part read once.
+
+    Raises `LogError` if a segment or a part is gone or has lost bytes since it was read.
+    """
+    for segment in segments:
+        if not segment.compacted:
+            for block in _blocks(segment, segment.schema.names):
+                yield segment, block
+    yield from _compacted_blocks(segments)
+
+
+def _compacted_blocks(segments: Sequence[Segment]) -> Iterator[tuple[Segment, pa.RecordBatch]]:
+    own = {one.path.stem: one for one in segments if one.compacted}
+    parts = {str(part.place): part for one in own.values() for part in one.parts}
+    for part in parts.values():
+        for batch in part.batches():
+            for stem, rows in _by_segment(batch):
+                if stem in own:
+                    yield own[stem], own[stem].plain(rows.select(part.schema.names))
 
 
 def read_log(root: str | Path, service: str | None = None) -> LogReading:
     """Read the log of `service`, or of every service under `root`, without disturbing who writes it.
 
-    A torn tail is reported, never raised. Raises `LogError` for a folder that is not there, and for a segment
-    of a format or with a kind of frame that this version does not know.
+    `root` may also be an archive, by its path or URI. A torn tail is reported, never raised. Raises `LogError` for a
+    folder that is not there, and for a segment of a format or with a kind of frame that this version does not know.
     """
-    return LogReading(Path(root), tuple(_read_segment(path) for path in _segment_paths(root, service)))
+    if "://" in str(root):
+        return _read_archive(str(root), service)
+    segments: list[Segment] = []
+    parts: list[arc.Part] = []
+    gaps: list[Gap] = []
+    for folder in folders(root, service):
+        more, of_these = _read_folder(folder)
+        segments += more
+        parts += of_these
+        gaps += load_gaps(folder)
+    return LogReading(Path(root), tuple(segments), tuple(parts), tuple(gaps))
 
 
-def recover(root: str | Path, service: str | None = None) -> tuple[Segment, ...]:
-    """Seal every open segment whose owner is dead, cutting off its torn tail; returns those segments.
+def _read_folder(folder: Path) -> tuple[list[Segment], list[arc.Part]]:
+    """The segments and parts of one service. Compaction may commit meanwhile: looked at until it did not."""
+    for _ in range(_LOOKS):
+        before = arc.manifests(folder)
+        compacted = {stem for manifest in before for stem in manifest.segments}
+        hidden = load_tombstones(folder)
+        paths = [path for path in segment_paths(folder.parent, folder.name) if path.stem not in compacted]
+        try:
+            segments = [read_segment(path, hidden) for path in paths]
+        except LogError:
+            if _generations(arc.manifests(folder)) == _generations(before):
+                raise
+            continue
+        if _generations(arc.manifests(folder)) == _generations(before):
+            return _with_compacted(folder, segments, before)
+    raise LogError(f"{folder}: the log is compacted faster than it can be read. Read it again.")
 
-    Live writers are left alone, and so is a segment of an unknown format. Of a damaged segment nothing is cut
-    off. Raises `LogError` for a folder that is not there, or one in which files cannot be renamed.
-    """
-    paths = [path for path in _segment_paths(root, service) if path.suffix == seg.OPEN and _seal_abandoned(path)]
-    for folder in _folders(root, service):
-        for stray in folder.glob(f"*{seg.NEW}"):
-            # Its process died before the segment had a row. A young one may have a living owner.
-            with contextlib.suppress(OSError):
-                if time.time() - stray.stat().st_mtime > _STRAY_SECONDS:
-                    stray.unlink()
-    return tuple(_read_segment(path.with_suffix(seg.SEALED)) for path in paths)
+
+def _generations(manifests: Sequence[arc.Manifest]) -> list[int]:
+    return [manifest.generation for manifest in manifests]
+
+
+def _with_compacted(
+    folder: Path, segments: list[Segment], manifests: Sequence[arc.Manifest]
+) -> tuple[list[Segment], list[arc.Part]]:
+    for manifest in manifests:
+        holding: dict[str, list[arc.Part]] = {}
+        for part in manifest.parts:
+            for stem in part.segments:
+                holding.setdefault(stem, []).append(part)
+        segments += [
+            _compacted(folder, stem, one, tuple(holding.get(stem, ()))) for stem, one in manifest.segments.items()
+        ]
+    segments.sort(key=lambda segment: (segment.boot_id, segment.number))
+    return segments, [part for manifest in manifests for part in manifest.parts]
+
+
+def _compacted(folder: Path, stem: str, one: arc.Compacted, parts: tuple[arc.Part, ...]) -> Segment:
+    boot_id, number = seg.parse_stem(stem) or ("", 0)
+    return Segment(
+        path=folder / f"{stem}{seg.SEALED}",
+        service=folder.name,
+        boot_id=boot_id,
+        number=number,
+        header=one.header,
+        schema=one.schema,
+        sealed=True,
+        owned=False,
+        frames=one.frames,
+        rows=one.rows,
+        size=one.size,
+        torn_bytes=0,
+        damaged=False,
+        seed=b"",
+        compacted=True,
+        parts=parts,
+    )
+
+
+def _read_archive(root: str, service: str | None) -> LogReading:
+    from skewguard.place import place_of
+
+    try:
+        place = place_of(root)
+        names = [name for name in place.names() if name.rpartition("/")[2].startswith(arc.MANIFEST)]
+    except OSError as error:
+        raise LogError(f"{root}: the log's archive cannot be read: {error}") from error
+    services = sorted({name.rpartition("/")[0] for name in names})
+    if service is not None:
+        services = [name for name in services if name == service]
+    if not services:
+        raise LogError(f"{root}: expected the archive of a serving log, found none. Has it been compacted to there?")
+    segments: list[Segment] = []
+    parts: list[arc.Part] = []
+    for name in services:
+        more, of_these = _with_compacted(Path(name), [], arc.manifests(place / name))
+        segments += more
+        parts += of_these
+    return LogReading(Path(root), tuple(segments), tuple(parts))
 
 
 def to_table(reading: LogReading, columns: Sequence[str] | None = None, header_fields: Sequence[str] = ()) -> pa.Table:
-    """All rows as one table, one chunk per segment, with `columns` or all of them.
+    """All rows as one table, with `columns` or all of them.
 
     Every name in `header_fields` adds a column `h__<name>` (dictionary of int32 and string) with that header
     field of the row's segment, null where a segment has none. Segments without rows do not count, but for the
@@ -136,14 +213,52 @@ def to_table(reading: LogReading, columns: Sequence[str] | None = None, header_f
     Raises `LogError` if segments differ in the schema of the chosen columns (naming two of them and the first
     difference), if a column is not in the log, or if no segment has a header field that was asked for.
     """
+    tables = list(stream(reading, columns, header_fields))
+    return pa.concat_tables(tables).unify_dictionaries() if tables else pa.table({})
+
+
+def stream(
+    reading: LogReading,
+    columns: Sequence[str] | None = None,
+    header_fields: Sequence[str] = (),
+    *,
+    rows: int = 1 << 30,
+) -> Iterator[pa.Table]:
+    """The same in tables of about `rows` rows, so that a log of any length can be gone through.
+
+    One table at least for every segment with rows, and for every 65,536 rows of a part. Raises as `to_table` does.
+    """
     readable = [segment for segment in reading.segments if segment.header]
     for name in header_fields:
         if readable and not any(name in segment.header for segment in readable):
             known = ", ".join(sorted({key for segment in readable for key in segment.header}))
             raise LogError(f"{reading.root}: no segment's header has {name!r}. There are: {known}.")
     chosen = [segment for segment in readable if segment.rows] or readable[-1:]
-    schema = pa.schema([])
+    schema = _common_schema(chosen, columns)
+    given = any(segment.rows for segment in chosen)
     for segment in chosen:
+        if not segment.compacted or not given:
+            yield from _of_segment(segment, schema, header_fields, rows)
+    for part in reading.parts:
+        own = {one.path.stem: one for one in chosen if one.compacted and part in one.parts}
+        for batch in part.batches(schema.names):
+            rows = batch.select(schema.names)
+            if any(one.known for one in own.values()):
+                rows = _revealed(batch, own).select(schema.names)
+            table = pa.Table.from_batches([rows]).cast(schema)
+            for name in header_fields:
+                texts = {stem: one.header.get(name) for stem, one in own.items()}
+                table = table.append_column(f"h__{name}", _looked_up(batch.column(arc.SEGMENT), texts))
+            yield table
+
+
+def _common_schema(chosen: Sequence[Segment], columns: Sequence[str] | None) -> pa.Schema:
+    schema = pa.schema([])
+    seen: list[pa.Schema] = []  # of thousands of segments most share one
+    for segment in chosen:
+        if any(segment.schema is one or segment.schema.equals(one) for one in seen):
+            continue
+        seen.append(segment.schema)
         own = _chosen_schema(segment, columns)
         if segment is chosen[0]:
             schema = own
@@ -153,172 +268,64 @@ def to_table(reading: LogReading, columns: Sequence[str] | None = None, header_f
                 f"{seg.first_difference(schema, own)}. "
                 "Read them apart (LogReading.batches), or choose columns that they share."
             )
-    tables = []
-    for segment in chosen:
-        blocks = _blocks(segment, None if columns is None else schema.names)
+    return schema
+
+
+def _of_segment(segment: Segment, schema: pa.Schema, header_fields: Sequence[str], rows: int) -> Iterator[pa.Table]:
+    def labelled(blocks: list[pa.RecordBatch]) -> pa.Table:
         table = pa.Table.from_batches(blocks, schema).combine_chunks()
         for name in header_fields:
-            column = _constant(segment.header.get(name), table.num_rows)
-            table = table.append_column(f"h__{name}", column)
-        tables.append(table)
-    return pa.concat_tables(tables).unify_dictionaries() if tables else pa.table({})
+            table = table.append_column(f"h__{name}", _constant(segment.header.get(name), table.num_rows))
+        return table
+
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for block in _blocks(segment, schema.names):
+        waiting.append(block)
+        count += block.num_rows
+        if count >= rows:
+            yield labelled(waiting)
+            waiting, count = [], 0
+    if waiting or not segment.rows:
+        yield labelled(waiting)
 
 
-def find(
-    root: str | Path, request_id: str | bytes | int, column: str = "request_id", service: str | None = None
-) -> list[tuple[Segment, pa.RecordBatch]]:
-    """Every row whose `column` equals `request_id`: its segment and a batch of one row, in the log's order.
-
-    Raises `LogError` as `read_log` does, if no segment has that column, and if it holds another type than asked
-    for (text columns are asked for a str, binary ones for bytes, integers for an int).
-    """
-    reading = read_log(root, service)
-    found = []
-    needle = request_id.encode() if isinstance(request_id, str) else request_id
-    candidates = [segment for segment in reading.segments if column in segment.schema.names]
-    if not candidates and any(segment.rows for segment in reading.segments):
-        raise LogError(f"{root}: no segment has a column {column!r}. Name the column that holds the request's id.")
-    for segment in candidates:
-        kind = segment.schema.field(column).type
-        if not _comparable(kind, request_id):
-            raise LogError(f"{segment.path}: {column} is {kind}, not the type of {request_id!r}.")
-        for frame in segment.raw_frames():
-            # Text and bytes lie in a frame as they are, so most frames need not be decoded.
-            if isinstance(needle, bytes) and needle not in frame.payload:
-                continue
-            batch = _decode(frame, segment)
-            values = batch.column(batch.schema.names.index(column)).to_pylist()
-            found += [(segment, batch.slice(row, 1)) for row, value in enumerate(values) if value == request_id]
-    return found
+def _by_segment(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
+    stems, codes = _codes(batch.column(arc.SEGMENT))
+    present = np.unique(codes)
+    if len(present) == 1:
+        yield stems[present[0]], batch
+        return
+    for code in present:
+        yield stems[code], batch.take(pa.array(np.flatnonzero(codes == code)))
 
 
-def _folders(root: str | Path, service: str | None) -> list[Path]:
-    folder = Path(root) if service is None else seg.service_folder(root, service)
-    if not folder.is_dir():
-        raise LogError(f"{folder}: expected the folder of a serving log, found none. Has the service logged a row yet?")
-    if service is not None:
-        return [folder]
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _revealed(batch: pa.RecordBatch, own: Mapping[str, Segment]) -> pa.RecordBatch:
+    """The batch of several segments with its keys plain, its rows in their order."""
+    for column in {name for one in own.values() for name in one.known if name in batch.schema.names}:
+        at = batch.schema.get_field_index(column)
+        stems = batch.column(arc.SEGMENT).cast(pa.string()).to_pylist()
+        known = [own[stem].known.get(column) for stem in stems]
+        hashed = batch.column(at).to_pylist()
+        keys = [key if k is None else k.get(key) for k, key in zip(known, hashed, strict=True)]
+        batch = batch.set_column(at, batch.schema.field(at), pa.array(keys, batch.schema.field(at).type))
+    return batch
 
 
-def _segment_paths(root: str | Path, service: str | None) -> list[Path]:
-    """The segments' files in the order of reading; one that is sealed meanwhile may have its old name."""
-    paths = []
-    for folder in _folders(root, service):
-        found: dict[tuple[str, int], Path] = {}
-        # Twice: a listing may miss a file that is renamed while it runs, but a segment is renamed only once.
-        for _ in range(2):
-            for path in folder.iterdir():
-                key = seg.parse_stem(path.stem)
-                if key and path.suffix in (seg.OPEN, seg.SEALED):
-                    found[key] = path
-        paths += [found[key] for key in sorted(found)]
-    return paths
+def _codes(column: pa.Array) -> tuple[list[str], np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    encoded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _open(path: Path) -> BinaryIO:
-    """The segment's file, under its sealed name if it has been sealed meanwhile."""
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        try:
-            return path.with_suffix(seg.SEALED).open("rb")
-        except OSError as error:
-            raise LogError(f"{path}: the segment is gone: {error}. Read the log again.") from error
-    except OSError as error:
-        raise LogError(f"{path}: the segment cannot be read: {error}.") from error
-
-
-def _read_segment(path: Path) -> Segment:
-    with _open(path) as file:
-        owned = path.suffix == seg.OPEN and _is_owned(file)
-        sealed = path.suffix == seg.SEALED
-        segment = _scan(file, path, sealed, owned)
-        if segment.damaged and owned:
-            # A writer that takes back a failed append and goes on can look like this for an instant.
-            segment = _scan(file, path, sealed, owned)
-    return segment
-
-
-def _is_owned(file: BinaryIO) -> bool:
-    try:
-        seg.lock(file.fileno(), shared=True)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # without locks nobody can write here
-    seg.unlock(file.fileno())
-    return False
-
-
-def _scan(file: BinaryIO, path: Path, sealed: bool, owned: bool) -> Segment:
-    file.seek(0)
-    size = os.fstat(file.fileno()).st_size
-    if (foreign := seg.foreign_format(file)) is not None:
-        raise LogError(
-            f"{path}: expected format {seg.FORMAT}, got {foreign}. Another version of skewguard wrote it, "
-            "or its first bytes are damaged; move it away to read the rest."
-        )
-    file.seek(0)
-    first = seg.read_frame(file, size, b"")
-    header: Mapping[str, str] = {}
-    schema, seed, end, frames, rows = pa.schema([]), b"", 0, 0, 0
-    if first is not None and first.kind == seg.HEADER:
-        header, schema = seg.parse_header(first.payload)
-        seed = first.crc
-        end = seg.HEAD_BYTES + len(first.payload)
-        for frame in seg.data_frames(file, size - end, seed):
-            end += seg.HEAD_BYTES + len(frame.payload)
-            rows += frame.rows
-            frames += 1
-    damaged = not header
-    if header and end < size:
-        file.seek(end)
-        damaged = sealed or seg.holds_whole_frame(file.read(size - end), seed)
-    boot_id, number = seg.parse_stem(path.stem) or ("", 0)
-    return Segment(
-        path=path,
-        service=path.parent.name,
-        boot_id=boot_id,
-        number=number,
-        header=header,
-        schema=schema,
-        sealed=sealed,
-        owned=owned,
-        frames=frames,
-        rows=rows,
-        size=end,
-        torn_bytes=size - end,
-        damaged=damaged,
-        seed=seed,
-    )
-
-
-def _seal_abandoned(path: Path) -> bool:
-    """Seal the open segment at `path` if nobody owns it; whether that was done."""
-    try:
-        with path.open("r+b") as file:
-            seg.lock(file.fileno())
-            segment = _scan(file, path, sealed=False, owned=False)
-            if not segment.damaged:
-                os.ftruncate(file.fileno(), segment.size)
-            os.fsync(file.fileno())
-            path.rename(path.with_suffix(seg.SEALED))
-            seg.sync_folder(path.parent)
-    except (FileNotFoundError, BlockingIOError, LogError):  # sealed by somebody else, owned, of another version
-        return False
-    except OSError as error:
-        raise LogError(f"{path}: the segment of a dead process could not be sealed: {error}.") from error
-    return True
-
-
-def _decode(frame: seg.Frame, segment: Segment) -> pa.RecordBatch:
-    try:
-        return pa.ipc.read_record_batch(pa.py_buffer(frame.payload), segment.schema)
-    except pa.ArrowException as error:
-        raise LogError(
-            f"{segment.path}: frame {frame.sequence} is whole but no batch of its schema: {error}."
-        ) from error
+def _looked_up(column: pa.Array, texts: Mapping[str, str | None]) -> pa.DictionaryArray:
+    """For every row the text of its segment, as a dictionary of int32 and string."""
+    stems, codes = _codes(column)
+    distinct = sorted({text for text in texts.values() if text is not None})
+    place = {text: i for i, text in enumerate(distinct)}
+    of_stem = np.array([-1 if (text := texts[stem]) is None else place[text] for stem in stems], dtype=np.int32)
+    indices = of_stem[codes]
+    known = pa.array(indices, pa.int32(), mask=indices < 0)
+    return pa.DictionaryArray.from_arrays(known, pa.array(distinct, pa.string()))
 
 
 def _chosen_schema(segment: Segment, columns: Sequence[str] | None) -> pa.Schema:
@@ -332,23 +339,8 @@ def _chosen_schema(segment: Segment, columns: Sequence[str] | None) -> pa.Schema
 
 def _blocks(segment: Segment, names: list[str] | None) -> Iterator[pa.RecordBatch]:
     """The segment's rows in few batches: the many small buffers of small appends must not all live at once."""
-    waiting = []
-    for batch in segment.batches():
-        waiting.append(batch if names is None else batch.select(names))
-        if len(waiting) == _BLOCK:
-            yield pa.concat_batches(waiting)
-            waiting = []
-    if waiting:
-        yield pa.concat_batches(waiting)
-
-
-def _comparable(kind: pa.DataType, request_id: str | bytes | int) -> bool:
-    types = pa.types
-    if isinstance(request_id, str):
-        return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-    if isinstance(request_id, bytes):
-        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
-    return bool(types.is_integer(kind))
+    for block in segment.blocks():
+        yield block if names is None else block.select(names)
 
 
 def _constant(text: str | None, rows: int) -> pa.DictionaryArray:

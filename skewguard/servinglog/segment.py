@@ -6,7 +6,7 @@ head and then its payload, whose length is a multiple of 8, so that an Arrow buf
     offset  bytes  what
     0       4      magic 9e 53 4b 57
     4       1      format: 1 (it names the checksum too: CRC-32 as in zlib)
-    5       1      kind: 1 header, 2 data
+    5       1      kind: 1 header, 2 data, 3 data compressed
     6       2      reserved, 0
     8       8      length of the payload in bytes
     16      4      rows in the payload (0 in a header)
@@ -16,9 +16,10 @@ head and then its payload, whose length is a multiple of 8, so that an Arrow buf
 Integers are little-endian and unsigned. The header's CRC in every data frame's CRC ties the frame to its
 segment: bytes of another segment that a file system left in a block never pass for rows of this one.
 
-A header's payload is JSON padded with blanks; a data frame's payload is one Arrow IPC record-batch message,
-to be read with the header's schema. A reader goes on until a frame is not whole: what stands before it is the
-segment.
+A header's payload is JSON padded with blanks; a data frame's payload is one Arrow IPC record-batch message, to be
+read with the header's schema. Compressed, it is the length of that message, the length of the block (8 bytes each),
+and the message as an LZ4 block, padded with zeros. A reader goes on until a frame is not whole: what stands before it
+is the segment.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ if sys.platform != "win32":
     import fcntl
 
 FORMAT = 1
-HEADER, DATA = 1, 2
+HEADER, DATA, COMPRESSED = 1, 2, 3
 HEAD_BYTES = 32
 OPEN, SEALED, NEW = ".open", ".seg", ".new"
 RESERVED = frozenset({"format", "service", "boot_id", "segment", "pid", "started_at", "schema"})
@@ -55,6 +56,9 @@ RESERVED = frozenset({"format", "service", "boot_id", "segment", "pid", "started
 _MAGIC = b"\x9eSKW"
 _HEAD = struct.Struct("<4sBBHQIQ")
 _CRC = struct.Struct("<I")
+_SIZES = struct.Struct("<QQ")
+_LZ4 = pa.Codec("lz4_raw")
+_WORTH_BYTES = 1024
 _STEM = re.compile(r"(?P<boot>[0-9A-Za-z_]+)-(?P<number>[0-9]+)")
 
 
@@ -67,6 +71,25 @@ class Frame:
     rows: int
     payload: bytes
     crc: bytes
+
+    def message(self) -> pa.Buffer:
+        """The record-batch message. Raises `pa.ArrowException` for what cannot be decompressed."""
+        if self.kind != COMPRESSED:
+            return pa.py_buffer(self.payload)
+        size, length = _SIZES.unpack_from(self.payload)
+        return _LZ4.decompress(memoryview(self.payload)[_SIZES.size : _SIZES.size + length], size)
+
+
+def smaller(message: pa.Buffer) -> tuple[int, bytes | pa.Buffer]:
+    """(kind, payload) of a data frame: the message compressed where that is worth its time, else as it is.
+
+    Most of a small batch is Arrow's description of its columns, which repeats itself.
+    """
+    if message.size < _WORTH_BYTES:
+        return DATA, message
+    block = _LZ4.compress(message, asbytes=True)
+    payload = b"".join((_SIZES.pack(message.size, len(block)), block, bytes(-len(block) % 8)))
+    return (COMPRESSED, payload) if len(payload) < 0.9 * message.size else (DATA, message)
 
 
 def head(kind: int, sequence: int, rows: int, size: int, payload_crc: int, seed: bytes) -> bytes:
@@ -109,9 +132,10 @@ def data_frames(file: BinaryIO, room: int, seed: bytes) -> Iterator[Frame]:
     """
     sequence = 1
     while (frame := read_frame(file, room, seed)) is not None and frame.sequence == sequence:
-        if frame.kind != DATA:
+        if frame.kind not in (DATA, COMPRESSED):
             raise LogError(
-                f"{file.name}: expected frame {sequence} to hold rows (kind {DATA}), got kind {frame.kind}. "
+                f"{file.name}: expected frame {sequence} to hold rows (kind {DATA} or {COMPRESSED}), "
+                f"got kind {frame.kind}. "
                 "A later version of skewguard wrote it; read it with that version."
             )
         yield frame

@@ -5,26 +5,33 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
-import io
 import os
 import secrets
+import socket
 import sys
 import threading
 import time
 import weakref
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 
 from skewguard.errors import LogError
+from skewguard.servinglog import appending
 from skewguard.servinglog import segment as seg
+from skewguard.servinglog.appending import OpenSegment
+from skewguard.servinglog.gaps import GapFile
+from skewguard.servinglog.shaping import Shaping
 from skewguard.values import instant
 
-_sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the second
+if TYPE_CHECKING:
+    from skewguard.definitions import Bundle
+    from skewguard.servinglog.recording import Recording
+
 _PROBE_BYTES = 4096
 
 
@@ -41,55 +48,6 @@ def _watched() -> weakref.WeakSet[ServingLog]:
     return logs
 
 
-class _Segment:
-    """The segment that is being written. `at` is (end in bytes, next sequence)."""
-
-    __slots__ = ("at", "born", "fd", "file", "path", "seed")
-
-    def __init__(self, path: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-        # The file object gives back descriptor and lock if the log is dropped without close().
-        self.file = io.FileIO(os.open(path, flags, 0o600), "r+b")
-        self.fd = self.file.fileno()
-        self.path = path
-        self.born = time.monotonic()
-        self.seed = b""
-        # One tuple, replaced in one step: an exception from a signal handler must not part the two.
-        self.at = (0, 0)
-
-    def write(self, kind: int, rows: int, payload: pa.Buffer | bytes, payload_crc: int, durable: bool) -> bytes:
-        """Put one frame behind the last. On OSError the segment is as it was before."""
-        end, sequence = self.at
-        size = len(payload)
-        start = seg.head(kind, sequence, rows, size, payload_crc, self.seed)
-        try:
-            if os.pwritev(self.fd, [start, payload], end) != seg.HEAD_BYTES + size:
-                self._write_all(start + bytes(payload), end)
-            if durable:
-                _sync(self.fd)
-        except OSError:
-            # Should even this fail: readers stop at the torn frame, and the next append overwrites it.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self.fd, end)
-            raise
-        self.at = (end + seg.HEAD_BYTES + size, sequence + 1)
-        return start
-
-    def _write_all(self, frame: bytes, end: int) -> None:
-        """Again from the start, in pieces: the kernel took a part only, and the next piece says why."""
-        done = 0
-        while done < len(frame):
-            done += os.pwrite(self.fd, frame[done:], end + done)
-
-    def probe(self, size: int) -> None:
-        """Write and take back `size` zeros behind the end. Raises OSError if there is no room for them."""
-        end, _ = self.at
-        try:
-            self._write_all(bytes(size), end)
-        finally:
-            os.ftruncate(self.fd, end)
-
-
 class ServingLog:
     """The log of what one process served: append-only segments in `root/service`, one writer each.
 
@@ -103,30 +61,54 @@ class ServingLog:
     survives: "process" (default) the end of this process, kill -9 included; "disk" also a loss of power
     (fdatasync each time).
 
+    `bundle` (or the path of one) gives service, schema and the header's fingerprints, and lets `request` record the
+    answers of a service that is not ours.
+
+    `on_failure`: "refuse" (default) raises what the file system refuses; "answer_and_count" counts the rows that are
+    not in the log, on the disk and in `lost_rows`, and goes on: the service answers, and the guard says UNKNOWN.
+    `sample` keeps that share of the rows, by a hash of their id: the same rows in every process; `inclusion` stands in
+    each. Keys of the entities in `pii`, and of those that the bundle names, are hashed under `secret`, by default the
+    environment's SKEWGUARD_PII_SECRET (see `privacy`).
+
     Safe to share between threads. A child made by fork cannot use its parent's log; it opens its own. Raises
     `LogError` if the folder or the first segment cannot be made.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (settings, each with a default)
         self,
         root: str | Path,
-        service: str,
-        schema: pa.Schema,
-        header: Mapping[str, str],
+        service: str = "",
+        schema: pa.Schema | None = None,
+        header: Mapping[str, str] | None = None,
         *,
+        bundle: Bundle | str | Path | None = None,
         segment_bytes: int = 64 * 1024 * 1024,
         segment_seconds: float = 300,
         durability: Literal["process", "disk"] = "process",
+        on_failure: Literal["refuse", "answer_and_count"] = "refuse",
+        sample: float = 1.0,
+        pii: Sequence[str] = (),
+        secret: bytes | None = None,
     ) -> None:
         if durability not in ("process", "disk"):
             raise LogError(f"durability: expected 'process' or 'disk', got {durability!r}.")
+        if on_failure not in ("refuse", "answer_and_count"):
+            raise LogError(f"on_failure: expected 'refuse' or 'answer_and_count', got {on_failure!r}.")
+        self._bundle = _loaded(bundle)
+        if self._bundle is not None:
+            service, schema, header = _described(self._bundle, service, schema, header)
+            if not isinstance(pii, str):  # refused below
+                pii = tuple(dict.fromkeys((*pii, *self._bundle.pii)))
+        if schema is None:
+            raise LogError("the log: expected a bundle, or a service with its schema, got neither.")
         if sys.platform == "win32":
             raise LogError("writing the log needs flock and pwrite, which Windows does not have; reading it works.")
         self.service = service
         self.boot_id = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%fZ}_{secrets.token_hex(4)}"
         self._folder = seg.service_folder(root, service)
         self._schema = _checked(schema)
-        self._header = dict(header)
+        self._shaping = Shaping.of(self._schema, sample, pii, secret)
+        self._header = self._shaping.header(header or {})
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
         self._durable = durability == "disk"
@@ -134,7 +116,8 @@ class ServingLog:
         self._number = 0
         self._probe_bytes = _PROBE_BYTES
         self._closed: str | None = None
-        self._segment: _Segment | None = self._begin(self._header, self._schema)
+        self._segment: OpenSegment | None = self._begin(self._header, self._shaping.schema)
+        self._gaps = self._open_gaps() if on_failure == "answer_and_count" else None
         _watched().add(self)
 
     @property
@@ -153,27 +136,97 @@ class ServingLog:
 
         Raises `LogError` for another schema, a closed log, and whatever the file system refuses (a full disk,
         a lost folder); then none of the rows is in the log, the earlier ones stay readable, and a later
-        append may succeed.
+        append may succeed. With `on_failure="answer_and_count"` what the file system refuses is counted instead.
         """
-        # What takes long needs no lock: serialization and checksum of the payload.
-        payload = batch.serialize()
+        if not batch.schema.equals(self._schema):
+            self._refuse_schema(batch)
+        rows = batch.num_rows
+        batch = self._shaping.shaped(batch)
+        if rows and not batch.num_rows:
+            return  # nothing of it is in the sample
+        try:
+            self._append(batch)
+        except LogError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            self.missed(rows, error)
+
+    def request(
+        self,
+        id: str,  # noqa: A002  (what it is called everywhere else)
+        keys: Mapping[str, Any],
+        request: Mapping[str, Any] | None = None,
+        *,
+        as_of: int | None = None,
+        client: str | None = None,
+    ) -> Recording:
+        """Record one request of a service that looks up, transforms and predicts by itself; see `Recording`.
+
+        `keys` and `request` fields by name, one value each or a list with one for each row; `as_of` in microseconds
+        UTC, now by default. Raises `LogError` for a log without a bundle.
+        """
+        from skewguard.servinglog.recording import Recording
+
+        if self._bundle is None:
+            raise LogError("request: this log has no bundle, so nobody knows the columns. Open it with bundle=.")
+        return Recording(self, self._bundle, id, keys, request or {}, as_of, client)
+
+    @functools.cached_property
+    def flat_schema(self) -> pa.Schema:
+        """The flat form of the bundle's answers, without what this log adds."""
+        from skewguard.answer import schema
+
+        assert self._bundle is not None  # noqa: S101  (only recordings ask)
+        return schema(self._bundle)
+
+    @functools.cached_property
+    def feature_names(self) -> Mapping[str, str]:
+        """Full names of the bundle's features by short and full name."""
+        from skewguard.servinglog.recording import short_names
+
+        assert self._bundle is not None  # noqa: S101  (only recordings ask)
+        return short_names(self._bundle)
+
+    @property
+    def on_failure(self) -> str:
+        """`refuse` or `answer_and_count`."""
+        return "refuse" if self._gaps is None else "answer_and_count"
+
+    @property
+    def lost_rows(self) -> int:
+        """Rows that were answered and could not be logged, since the log was opened."""
+        return self._gaps.gap.rows if self._gaps else 0
+
+    def missed(self, rows: int, error: LogError) -> None:
+        """Count rows that are answered and not in the log, or, with `on_failure="refuse"`, raise `error`."""
+        with self._lock:
+            if self._gaps is None or self._closed:
+                raise error
+            self._gaps.count(rows, time.time_ns() // 1000, str(error.__cause__ or error))
+
+    def _refuse_schema(self, batch: pa.RecordBatch) -> None:
+        raise LogError(
+            f"serving log {self._folder}: a batch does not have the log's schema: "
+            f"{seg.first_difference(self._schema, batch.schema)}. "
+            "Build it with the schema that the log was opened with, or rotate with the new one."
+        )
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        # What takes long needs no lock: serialization, compression and checksum of the payload.
+        kind, payload = seg.smaller(batch.serialize())
         payload_crc = zlib.crc32(payload)
         with self._lock:
             if self._closed:
                 raise LogError(self._closed)
-            if not batch.schema.equals(self._schema):
-                raise LogError(
-                    f"serving log {self._folder}: a batch does not have the log's schema: "
-                    f"{seg.first_difference(self._schema, batch.schema)}. "
-                    "Build it with the schema that the log was opened with, or rotate with the new one."
-                )
-            segment = self._due(seg.HEAD_BYTES + payload.size)
+            if not batch.schema.equals(self._shaping.schema):  # rotated meanwhile
+                self._refuse_schema(batch)
+            segment = self._due(seg.HEAD_BYTES + len(payload))
             try:
-                segment.write(seg.DATA, batch.num_rows, payload, payload_crc, self._durable)
+                segment.write(kind, batch.num_rows, payload, payload_crc, self._durable)
             except OSError as error:
-                self._probe_bytes = seg.HEAD_BYTES + payload.size
+                self._probe_bytes = seg.HEAD_BYTES + len(payload)
                 raise LogError(
-                    f"serving log {segment.path}: {batch.num_rows} rows ({payload.size} bytes) could not be "
+                    f"serving log {segment.path}: {batch.num_rows} rows ({len(payload)} bytes) could not be "
                     f"written: {error}. None of them is in the log. Make room or repair the disk; "
                     "the next append tries again."
                 ) from error
@@ -189,8 +242,10 @@ class ServingLog:
             if self._closed:
                 raise LogError(self._closed)
             wanted = self._schema if schema is None else _checked(schema)
-            self._replace(self._begin(dict(header), wanted))
-            self._header, self._schema = dict(header), wanted
+            shaping = self._shaping.over(wanted)
+            written = shaping.header(header)
+            self._replace(self._begin(written, shaping.schema))
+            self._header, self._schema, self._shaping = written, wanted, shaping
 
     def seal(self) -> None:
         """Seal the open segment now (`.open` becomes `.seg`); the next append begins another.
@@ -211,14 +266,24 @@ class ServingLog:
             if self._closed:
                 return
             self._closed = f"serving log {self._folder} is closed; what was appended after that is not in it."
+            if self._gaps:
+                self._gaps.close()
             self._finish()
 
     def check(self) -> None:
         """Raise `LogError` if an append would fail; for a readiness probe.
 
         Writes as many bytes as the append that failed last, at least 4096, and takes them back. A segment
-        whose file somebody deleted or moved is given up: the next append begins one that readers find.
+        whose file somebody deleted or moved is given up: the next append begins one that readers find. With
+        `on_failure="answer_and_count"` only a closed log raises, for appends do not fail.
         """
+        try:
+            self._check()
+        except LogError as error:
+            if self._gaps is None or self._closed or not isinstance(error.__cause__, OSError):
+                raise
+
+    def _check(self) -> None:
         with self._lock:
             if self._closed:
                 raise LogError(self._closed)
@@ -255,7 +320,7 @@ class ServingLog:
     ) -> None:
         self.close()
 
-    def _due(self, more: int) -> _Segment:
+    def _due(self, more: int) -> OpenSegment:
         """The segment that takes the next `more` bytes: the open one, unless it is full or old."""
         segment = self._segment
         if segment is not None:
@@ -264,11 +329,11 @@ class ServingLog:
             # Without rows it is not replaced: a batch larger than a segment must go somewhere.
             if not full or sequence == 1:
                 return segment
-        begun = self._begin(self._header, self._schema)
+        begun = self._begin(self._header, self._shaping.schema)
         self._replace(begun)
         return begun
 
-    def _begin(self, header: Mapping[str, str], schema: pa.Schema) -> _Segment:
+    def _begin(self, header: Mapping[str, str], schema: pa.Schema) -> OpenSegment:
         """A new segment with its header frame.
 
         It is called `.open` only when it is locked and has its header: an open segment without an owner is
@@ -288,7 +353,7 @@ class ServingLog:
         segment = None
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            segment = _Segment(path.with_suffix(seg.NEW))
+            segment = OpenSegment(path.with_suffix(seg.NEW))
             seg.lock(segment.fd)
             segment.seed = segment.write(seg.HEADER, 0, payload, zlib.crc32(payload), self._durable)[-4:]
             segment.path.rename(path)
@@ -307,7 +372,7 @@ class ServingLog:
         self._number += 1
         return segment
 
-    def _replace(self, begun: _Segment) -> None:
+    def _replace(self, begun: OpenSegment) -> None:
         """Seal the open segment, if any, and go on in `begun`.
 
         A segment that cannot be renamed keeps its rows and is sealed by `recover`: no reason to refuse the
@@ -325,7 +390,7 @@ class ServingLog:
             os.ftruncate(segment.fd, segment.at[0])
             segment.path.rename(segment.path.with_suffix(seg.SEALED))
             if self._durable:
-                _sync(segment.fd)
+                appending.sync(segment.fd)
                 seg.sync_folder(self._folder)
         except OSError as error:
             raise LogError(
@@ -345,6 +410,43 @@ class ServingLog:
         segment, self._segment = self._segment, None
         if segment is not None:
             segment.file.close()
+        if self._gaps is not None:
+            self._gaps.disown()
+            self._gaps = None
+
+    def _open_gaps(self) -> GapFile:
+        try:
+            return GapFile(self._folder, self.service, self.boot_id)
+        except OSError as error:
+            raise LogError(f"serving log {self._folder}: lost rows could not be counted there: {error}.") from error
+
+
+def _loaded(bundle: Bundle | str | Path | None) -> Bundle | None:
+    if not isinstance(bundle, str | Path):
+        return bundle
+    from skewguard.definitions import load_bundle
+
+    return load_bundle(bundle)
+
+
+def _described(
+    bundle: Bundle, service: str, schema: pa.Schema | None, header: Mapping[str, str] | None
+) -> tuple[str, pa.Schema, dict[str, str]]:
+    """Service, schema and header of a bundle's log, where they are not given."""
+    from skewguard.answer import schema as flat
+    from skewguard.servinglog.recording import CLIENT
+    from skewguard.transforms import numeric_class
+
+    if service and service != bundle.service:
+        raise LogError(f"the log: the bundle is of service {bundle.service}, not {service}. Leave the service out.")
+    own = {
+        "bundle_digest": bundle.digest,
+        "numeric_class": numeric_class(),
+        "host": socket.gethostname(),
+        "build": "",
+        "evidence": "production",
+    }
+    return bundle.service, schema or flat(bundle).append(pa.field(CLIENT, pa.string())), own | dict(header or {})
 
 
 def _checked(schema: pa.Schema) -> pa.Schema:

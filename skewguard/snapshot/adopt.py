@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from skewguard.answer import Served, vector
 from skewguard.definitions import Bundle, View
-from skewguard.errors import AskError, CastError, SnapshotError
+from skewguard.errors import AskError, CastError, DefinitionError, SnapshotError
 from skewguard.offline import OfflineStore, Rule
 from skewguard.snapshot.frozen import BATCH_ROWS, Freezing, Origin, Snapshot
 from skewguard.snapshot.sources import source_digests
@@ -37,19 +37,25 @@ def adopt_snapshot(
     `rows` has keys, request fields, `as_of`, labels and a column for every feature of the service, by its full name
     (`view__feature`) or, where no other feature has it, its own. Values are taken as given, cast to the declared dtype;
     which source row stands behind one is not known. `rule` says by which rule it was built; one of unknown rule is held
-    against `known`. Raises `AskError` with what is missing or does not fit, `SourceError`, `SnapshotError`.
+    against `known`. Raises `AskError` with what is missing or does not fit, `SourceError`,
+    `SnapshotError`, `DefinitionError` where model inputs are not fitted.
     """
     if rule not in CLAIMS:
         raise SnapshotError(f"rule {rule!r}: expected one of {', '.join(CLAIMS)}")
     missing = [name for name in labels if name not in rows.column_names]
     if missing:
         raise SnapshotError(f"label {missing[0]!r} is not among the columns: {', '.join(rows.column_names)}")
+    if bundle.unfitted:
+        raise DefinitionError(
+            f"{', '.join(bundle.unfitted)}: not fitted, so that nobody could compute the set again; adopt it under the "
+            "bundle of the snapshot that they were fitted on"
+        )
     columns = _given(bundle, rows)
     request = {field.name: field.dtype for field in bundle.request}
     spine = read_spine(rows, bundle.keys, request, as_of=as_of, id_column=id_column)
     label_table = rows.select(list(labels)).combine_chunks()
     known = Rule.FEAST if rule == "feast" else Rule.KNOWN
-    freezing = Freezing(Path(out), bundle, label_table.schema, Origin(known, adopted=rule))
+    freezing = Freezing(out, bundle, label_table.schema, Origin(known, adopted=rule))
     store = offline or OfflineStore(bundle.views, known)
     try:
         with freezing:

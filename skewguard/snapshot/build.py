@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from skewguard.answer import answer
 from skewguard.definitions import Bundle
 from skewguard.errors import SnapshotError
 from skewguard.offline import OfflineStore, Rule
+from skewguard.snapshot.fitting import fitted_on
 from skewguard.snapshot.frozen import BATCH_ROWS, Freezing, Origin, Snapshot
 from skewguard.snapshot.sources import source_digests
 from skewguard.spine import Spine, ViewRows, read_spine
 
 
-def build_snapshot(
+def build_snapshot(  # noqa: PLR0913  (one per choice)
     bundle: Bundle,
     asks: pa.Table,
     out: str | Path,
@@ -27,6 +29,7 @@ def build_snapshot(
     as_served: bool = False,
     id_column: str | None = None,
     as_of: str = "event_timestamp",
+    fit_before: datetime | None = None,
     offline: OfflineStore | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Snapshot:
@@ -34,18 +37,22 @@ def build_snapshot(
 
     `asks` is the entity table: keys, request fields, `as_of` and label columns; `id_column` names the column that
     identifies each ask. `as_served` counts a row `availability_lag` after it became known, when the online store could
-    serve it. Written beside `out` first, then renamed: no half-written snapshot. Raises `AskError`, `SourceError`,
-    `SnapshotError`.
+    serve it. Model inputs that are not fitted yet are fitted on the asks before `fit_before` (all of them without it),
+    and the snapshot's bundle is the fitted one. Written beside `out` first, then renamed: no half-written snapshot.
+    Raises `AskError`, `SourceError`, `SnapshotError`, and `DefinitionError` for what cannot be fitted.
     """
     if as_served and rule is not Rule.KNOWN:
         raise SnapshotError("as_served goes with rule 'known': an online store serves no row before it is known")
     label_table = _labels(asks, labels)
     request = {field.name: field.dtype for field in bundle.request}
     spine = read_spine(asks, bundle.keys, request, as_of=as_of, id_column=id_column)
-    freezing = Freezing(Path(out), bundle, label_table.schema, Origin(rule, as_served))
     store = offline or OfflineStore(bundle.views, rule)
     try:
-        with freezing:
+        compiled = bundle
+        bundle = fitted_on(
+            compiled, spine, lambda part: answers(store, compiled, part, as_served=as_served), fit_before, BATCH_ROWS
+        )
+        with Freezing(out, bundle, label_table.schema, Origin(rule, as_served)) as freezing:
             for at in range(0, max(len(spine), 1), BATCH_ROWS):
                 rows = np.arange(at, min(at + BATCH_ROWS, len(spine)))
                 part = spine.take(rows)

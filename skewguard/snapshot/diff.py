@@ -14,8 +14,8 @@ from skewguard.answer import from_table
 from skewguard.definitions import Bundle
 from skewguard.snapshot.frozen import Snapshot
 from skewguard.snapshot.hashing import hash_rows, whole
-from skewguard.snapshot.verify import ULPS_ACROSS_CLASSES, same_values
-from skewguard.values import Array, Column, same
+from skewguard.snapshot.verify import same_values
+from skewguard.values import ULPS_ACROSS_CLASSES, Array, Column, same
 
 _ROWS_AT_ONCE = 65_536
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,18 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewguard.answer import Served, from_table, schema, to_batch
-from skewguard.definitions import Bundle, load_bundle
-from skewguard.errors import DefinitionError, SnapshotError
+from skewguard.definitions import Bundle, read_bundle
+from skewguard.errors import DefinitionError, MissingExtra, SnapshotError
 from skewguard.offline import Rule
+from skewguard.place import Place, place_of, shown
 from skewguard.snapshot.profile import Profile, profile_of
 from skewguard.snapshot.sources import SourceMonth
+from skewguard.snapshot.staging import BUNDLE, MANIFEST, PROFILE, ROWS, Staging
 from skewguard.transforms import numeric_class
 from skewguard.values import Column, Dtype
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 BATCH_ROWS = 65_536
 
 
@@ -38,7 +40,7 @@ class Manifest:
 
     `as_served`: rows counted once the online store could serve them. `adopted`: the rule by which a set that came from
     elsewhere says it was built (`known`, `feast`, `unknown`), empty where we built it. `sources`: evidence beside the
-    id.
+    id. `fitted`: the values that the model inputs were fitted to, by full name and argument, as in the bundle.
     """
 
     format: int
@@ -57,13 +59,14 @@ class Manifest:
     as_served: bool = False
     adopted: str = ""
     sources: dict[str, dict[str, SourceMonth]] = field(default_factory=dict)
+    fitted: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot on disk. `bundle` is the one it was built with."""
+    """A snapshot, on a disk or elsewhere. `bundle` is the one it was built with."""
 
-    path: Path
+    place: Place
     manifest: Manifest
     bundle: Bundle
 
@@ -72,10 +75,19 @@ class Snapshot:
         """sha256 (hex) of the logical content."""
         return self.manifest.id
 
+    @property
+    def path(self) -> Path:
+        """Its folder on this disk; raises `SnapshotError` where it lies elsewhere."""
+        if self.place.local is None:
+            raise SnapshotError(f"{self.place}: expected a snapshot on a local disk; copy it to one")
+        return self.place.local
+
     def batches(self, columns: Sequence[str] | None = None, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """The rows, streamed in order."""
-        with pq.ParquetFile(self.path / "rows.parquet") as file:
-            yield from file.iter_batches(batch_size=rows, columns=list(columns) if columns else None)
+        """The rows, streamed in order. Raises `SnapshotError` where they cannot be read, or lack a column."""
+        names = self._names(columns)
+        with self._rows() as file:
+            for batch in file.iter_batches(batch_size=rows, columns=names):
+                yield batch if names is None else batch.select(names)
 
     def served(self) -> Iterator[Served]:
         """The rows as answers, streamed in order."""
@@ -83,8 +95,25 @@ class Snapshot:
             yield from_table(self.bundle, pa.table(batch))
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows (or some columns of them), in the order of the asks."""
-        return pq.read_table(self.path / "rows.parquet", columns=list(columns) if columns else None)
+        """All rows (or some columns of them), in the order of the asks. Raises `SnapshotError` as `batches` does."""
+        names = self._names(columns)
+        with self._rows() as file:
+            table: pa.Table = file.read(columns=names)
+        return table if names is None else table.select(names)
+
+    def _names(self, columns: Sequence[str] | None) -> list[str] | None:
+        unknown = [name for name in columns or () if name not in self.manifest.columns]
+        if unknown:
+            raise SnapshotError(f"{self.place}: no column {unknown[0]!r}; it has {', '.join(self.manifest.columns)}")
+        return list(columns) if columns else None
+
+    @contextmanager
+    def _rows(self) -> Iterator[pq.ParquetFile]:
+        try:
+            with (self.place / ROWS).open() as stream, pq.ParquetFile(stream) as file:
+                yield file
+        except (OSError, pa.ArrowException) as error:
+            raise SnapshotError(f"{self.place}: its rows cannot be read: {error}") from error
 
     def to_pandas(self, label: str | None = None) -> tuple[pd.DataFrame, pd.Series[Any]]:
         """(X, y): model inputs as float64 columns named as in `Bundle.vector`, and the label.
@@ -101,41 +130,57 @@ class Snapshot:
     def to_numpy(self, label: str | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """(X, y) as arrays: float64 (n, k) with NaN for missing, and the label's values; null labels left out."""
         if not self.manifest.labels:
-            raise SnapshotError(f"snapshot {self.path} has no label: name one with label= when it is built")
+            raise SnapshotError(f"snapshot {self.place} has no label: name one with label= when it is built")
         name = label or self.manifest.labels[0]
         if name not in self.manifest.labels:
-            raise SnapshotError(f"snapshot {self.path}: no label {name!r}; it has {', '.join(self.manifest.labels)}")
+            raise SnapshotError(f"snapshot {self.place}: no label {name!r}; it has {', '.join(self.manifest.labels)}")
         table = self.to_arrow(["vector", name])
         matrix = table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), len(self.bundle.vector))
         known = np.asarray(table[name].is_valid())
         return matrix[known], np.asarray(table[name].drop_null())
 
+    def bind(self, info: Any, tracking_uri: str | None = None) -> None:
+        """Tell MLflow that the logged model `info` was trained on this: lineage, nothing else.
+
+        Raises `SnapshotError` where the model names another snapshot, or other columns.
+        """
+        try:
+            from skewguard.snapshot.mlflow import bind
+        except ImportError as error:
+            raise MissingExtra("telling MLflow what a model was trained on", "mlflow") from error
+        bind(self, info, tracking_uri)
+
 
 def load_snapshot(path: str | Path) -> Snapshot:
-    """Open a snapshot; raises `SnapshotError` where it is missing, torn or was written by another version."""
-    path = Path(path)
+    """Open the snapshot in a folder or at a URI (`s3://bucket/snapshot`).
+
+    Raises `SnapshotError` where it is missing, torn or was written by another version.
+    """
     try:
-        data = json.loads((path / "manifest.json").read_text())
+        place = place_of(path)
+        data = json.loads((place / MANIFEST).read())
     except (OSError, ValueError) as error:
-        raise SnapshotError(f"{path}: expected a snapshot folder with a manifest.json, got {error}") from error
+        raise SnapshotError(f"{shown(path)}: expected a snapshot folder with a manifest.json, got {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         got = data.get("format") if isinstance(data, dict) else data
-        raise SnapshotError(f"{path}: expected snapshot format {FORMAT}, got {got!r}")
+        raise SnapshotError(f"{place}: expected snapshot format {FORMAT}, got {got!r}. Build it again.")
     try:
-        manifest = _manifest(data)
-        rows = pq.read_metadata(path / "rows.parquet").num_rows
-        bundle = load_bundle(path / "bundle.json")
+        manifest = manifest_of(data)
+        with (place / ROWS).open() as stream:
+            rows = pq.read_metadata(stream).num_rows
+        bundle = read_bundle((place / BUNDLE).read().decode(), place / BUNDLE)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DefinitionError) as error:
-        raise SnapshotError(f"{path}: torn, or written by another version: {error}. Build it again.") from error
+        raise SnapshotError(f"{place}: torn, or written by another version: {error}. Build it again.") from error
     if (rows, bundle.digest) != (manifest.rows, manifest.bundle_digest):
         raise SnapshotError(
-            f"{path}: its manifest is of {manifest.rows} rows under definitions {manifest.bundle_digest[:12]}, but "
+            f"{place}: its manifest is of {manifest.rows} rows under definitions {manifest.bundle_digest[:12]}, but "
             f"beside it lie {rows} rows and definitions {bundle.digest[:12]}. Build it again."
         )
-    return Snapshot(path, manifest, bundle)
+    return Snapshot(place, manifest, bundle)
 
 
-def _manifest(data: Mapping[str, Any]) -> Manifest:
+def manifest_of(data: Mapping[str, Any]) -> Manifest:
+    """What a manifest.json says. Raises whatever a wrong one leads to: KeyError, TypeError, ValueError."""
     sources = {
         view: {month: SourceMonth(**one) for month, one in months.items()}
         for view, months in data.get("sources", {}).items()
@@ -199,12 +244,15 @@ class Digest:
 
 
 class Freezing:
-    """A snapshot while it is written, beside its place: whole with `finish`, or nothing is left. A context manager."""
+    """A snapshot while it is written: whole with `finish`, or nothing is left. A context manager."""
 
-    def __init__(self, out: Path, bundle: Bundle, labels: pa.Schema, origin: Origin) -> None:
-        self.out, self.bundle, self.labels, self.origin = out, bundle, labels, origin
-        if out.exists():
-            raise SnapshotError(f"{out} exists; a snapshot is never overwritten. Choose another place or remove it.")
+    def __init__(self, out: str | Path, bundle: Bundle, labels: pa.Schema, origin: Origin) -> None:
+        self.bundle, self.labels, self.origin = bundle, labels, origin
+        try:
+            self.out = place_of(out)
+            self._staging = Staging(self.out)
+        except OSError as error:
+            raise SnapshotError(f"{shown(out)}: a snapshot cannot be written there: {error}") from error
         self._flat = schema(bundle)
         names = labels.names
         taken = [name for name in names if name in self._flat.names or names.count(name) > 1]
@@ -213,30 +261,29 @@ class Freezing:
         self._target = pa.schema([*self._flat, *labels])
         self._digest = Digest(bundle, origin)
         self._profile = Profile({}, {})
-        self._partial = out.with_name(out.name + ".partial")
+        self._done = False
         self._rows, self._first, self._last = 0, 0, 0
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self._partial, ignore_errors=True)
         try:
-            self._partial.mkdir(parents=True)
-            self._writer = pq.ParquetWriter(self._partial / "rows.parquet", self._target, compression="zstd")
+            self._folder = self._staging.open()
+            rows = self._folder / ROWS
+            self._writer = pq.ParquetWriter(rows.path, self._target, compression="zstd", filesystem=rows.filesystem)
         except OSError as error:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._staging.discard()
             raise self._unwritable(error) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self.out.exists():
+        if self._done:
             return
         try:
-            self._writer.close()
-        except OSError:  # the disk is full, and that is what is being told already
-            pass
+            with suppress(OSError):  # the disk is full, and that is what is being told already
+                self._writer.close()
         finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._staging.discard()
         if isinstance(error, OSError):
             raise self._unwritable(error) from error
 
@@ -264,11 +311,13 @@ class Freezing:
             self._rows, tuple(self.labels.names), {one.name: str(one.type) for one in self._target},
             _iso(self._first), _iso(self._last), numeric_class(), ties,
             datetime.now(UTC).isoformat(timespec="seconds"), self.origin.as_served, self.origin.adopted, sources,
+            self.bundle.fitted_values,
         )  # fmt: skip
-        self.bundle.save(self._partial / "bundle.json")
-        self._profile.save(self._partial / "profile.json")
-        (self._partial / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
-        self._partial.rename(self.out)
+        (self._folder / BUNDLE).write(self.bundle.text().encode())
+        (self._folder / PROFILE).write(self._profile.text().encode())
+        (self._folder / MANIFEST).write((json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n").encode())
+        self._staging.publish()
+        self._done = True
         return Snapshot(self.out, manifest, self.bundle)
 
     def _unwritable(self, error: OSError) -> SnapshotError:

@@ -23,7 +23,9 @@ import pyarrow as pa
 from skewguard.answer import Served
 from skewguard.definitions import Bundle
 from skewguard.errors import CastError, SnapshotError
+from skewguard.place import Place, place_of
 from skewguard.snapshot.hashing import Hashes, hash_values, whole
+from skewguard.snapshot.staging import PROFILE
 from skewguard.values import Array, Column, Dtype, Status, instant
 
 FORMAT = 1
@@ -183,17 +185,17 @@ class Profile:
             {view: _added(statuses, other.views[view]) for view, statuses in self.views.items()},
         )
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
+    def text(self) -> str:
+        """What lies in a profile's file."""
         columns = {name: column.to_json() for name, column in self.columns.items()}
         data = {"format": FORMAT, "columns": columns, "views": self.views}
-        path.write_text(json.dumps(data, allow_nan=False) + "\n")
+        return json.dumps(data, allow_nan=False) + "\n"
 
 
-def load_profile(folder: Path) -> Profile:
+def load_profile(folder: str | Path | Place) -> Profile:
     """The profile of the snapshot in `folder`; raises `SnapshotError` where there is none that can be read."""
     try:
-        data = json.loads((folder / "profile.json").read_text())
+        data = json.loads((place_of(folder) / PROFILE).read())
         if data["format"] != FORMAT:
             raise SnapshotError(f"{folder}: expected profile format {FORMAT}, got {data['format']!r}")
         columns = {name: ColumnProfile.from_json(one) for name, one in data["columns"].items()}

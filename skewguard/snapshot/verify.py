@@ -19,14 +19,34 @@ from skewguard.answer import Served, answer, from_table
 from skewguard.definitions import Bundle, View
 from skewguard.offline import OfflineStore
 from skewguard.snapshot.build import answers
-from skewguard.snapshot.frozen import Digest, Origin, Snapshot
+from skewguard.snapshot.erasure import explained
+from skewguard.snapshot.frozen import Digest, Manifest, Origin, Snapshot
 from skewguard.snapshot.hashing import hash_rows, whole
 from skewguard.snapshot.sources import changed_months, source_digests
 from skewguard.spine import Spine, ViewRows
 from skewguard.transforms import numeric_class
-from skewguard.values import NO_TIME, Column, Mask, Status, instant, same
+from skewguard.values import NO_TIME, ULPS_ACROSS_CLASSES, Column, Mask, Status, instant, same
 
-ULPS_ACROSS_CLASSES = 4
+EXAMPLES = 3
+REWRITTEN = "history was rewritten after training"
+OTHERWISE = "the same sources answer otherwise than they did"
+GIVEN = "the adopted values are not what the sources give"
+
+
+@dataclass(frozen=True, slots=True)
+class Otherwise:
+    """One ask that is answered otherwise than it was: what was recorded, and what the sources say now."""
+
+    id: str
+    as_of: str
+    keys: str
+    column: str
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        asked = f"{self.keys}, as of" if self.keys else "as of"
+        return f"ask {self.id}, {asked} {self.as_of}: {self.column} was {self.was}, is {self.now}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +55,8 @@ class Rewritten:
 
     `asks`: rows of the snapshot whose answer is another. `rows`: source rows behind them. `since`: the earliest event
     time among these, as recorded or as it is now. `columns`: asks per feature that differs. `months`: of the source,
-    those whose rows are others (empty where the snapshot keeps no digests).
+    those whose rows are others (empty where the snapshot keeps no digests). `why`: what that means. `examples`: the
+    first asks.
     """
 
     view: str
@@ -44,13 +65,15 @@ class Rewritten:
     since: str
     columns: dict[str, int]
     months: tuple[str, ...] = ()
+    why: str = REWRITTEN
+    examples: tuple[Otherwise, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{self.rows:,} rows of {self.view}, since {self.since[:10]}"]
         parts.append(f"which answer {self.asks:,} asks otherwise")
         if self.columns:
             parts.append(", ".join(f"{name} {count:,}" for name, count in self.columns.items()))
-        return "history was rewritten after training: " + "; ".join(parts)
+        return f"{self.why}: {'; '.join(parts)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +103,8 @@ class Verification:
 def verify_snapshot(snapshot: Snapshot, *, full: bool = False, offline: OfflineStore | None = None) -> Verification:
     """Hold a snapshot against today's sources, under the rule and the definitions that it was built with.
 
-    `full` computes the answers anew even where the digests of all sources are what they were. `offline` must hold the
+    `full` computes the answers anew even where the digests of all sources are what they were, as is always done for an
+    adopted set: nobody has yet. `offline` must hold the
     snapshot's views under its rule. Raises `SourceError`, and `DefinitionError` where a transform's code is another.
     """
     manifest, bundle = snapshot.manifest, snapshot.bundle
@@ -88,9 +112,10 @@ def verify_snapshot(snapshot: Snapshot, *, full: bool = False, offline: OfflineS
     store = offline or OfflineStore(bundle.views, manifest.rule)
     try:
         months = changed_months(manifest.sources, source_digests(store, bundle.views, cut))
-        if not (full or months or not manifest.sources):
+        unfounded = bool(manifest.adopted) or not manifest.sources  # no digest says what its values came from
+        if not (full or months or unfounded):
             return Verification(snapshot.id, manifest.rows, damage, {}, False, 0, (), {})
-        held = _Held(bundle, months)
+        held = _Held(bundle, months, _unrewritten(manifest))
         tolerance = _Tolerance(bool(manifest.adopted), _ulps(manifest.numeric_class))
         for served in snapshot.served():
             found = answers(store, bundle, served.spine, as_served=manifest.as_served)
@@ -100,6 +125,13 @@ def verify_snapshot(snapshot: Snapshot, *, full: bool = False, offline: OfflineS
             store.close()
     views = tuple(held.rewritten(view) for view in bundle.views if held.asks[view.name])
     return Verification(snapshot.id, manifest.rows, damage, months, True, held.differ, views, dict(held.derived))
+
+
+def _unrewritten(manifest: Manifest) -> str:
+    """Why a view answers otherwise whose source has the rows that it had."""
+    if manifest.adopted:
+        return GIVEN
+    return OTHERWISE if manifest.sources else REWRITTEN
 
 
 def _stored(snapshot: Snapshot) -> tuple[str, int]:
@@ -117,9 +149,10 @@ def _stored(snapshot: Snapshot) -> tuple[str, int]:
             cut = max(cut, last) if i else last
     if labels is None:  # a file of no rows has no batch
         return "", 0
-    if digest.hex(labels.schema) == snapshot.id:
+    own = digest.hex(labels.schema)
+    if own == snapshot.id or explained(snapshot.place, snapshot.id, own):
         return "", cut
-    return f"{snapshot.path}: its rows are not those of its id: they were changed after it was built", cut
+    return f"{snapshot.place}: its rows are not those of its id: they were changed after it was built", cut
 
 
 def _ulps(trained_on: str) -> int:
@@ -146,23 +179,30 @@ def same_values(one: Column, other: Column, rtol: float = 0.0, atol: float = 0.0
     return same(*bare, rtol=rtol, atol=atol, ulps=ulps)
 
 
+def _told(column: Column, row: int) -> str:
+    value = column.value(row)
+    return Status(int(column.status[row])).name.lower() if value is None else str(value)
+
+
 class _Held:
     """Adds up what differs, batch by batch."""
 
-    def __init__(self, bundle: Bundle, months: Mapping[str, tuple[str, ...]]) -> None:
-        self.bundle, self.months = bundle, months
+    def __init__(self, bundle: Bundle, months: Mapping[str, tuple[str, ...]], unrewritten: str) -> None:
+        self.bundle, self.months, self.unrewritten = bundle, months, unrewritten
         self.differ = 0
         self.asks: Counter[str] = Counter()
         self.derived: Counter[str] = Counter()
         self._columns: dict[str, Counter[str]] = {view.name: Counter() for view in bundle.views}
         self._since: dict[str, int] = {}
         self._rows: dict[str, list[npt.NDArray[Any]]] = {view.name: [] for view in bundle.views}
+        self._examples: dict[str, list[Otherwise]] = {view.name: [] for view in bundle.views}
 
     def against(self, recorded: Served, now: Served, tolerance: _Tolerance) -> None:
         anything = np.zeros(len(recorded.spine), dtype=bool)
         for view in self.bundle.views:
             was, is_ = recorded.views[view.name], now.views[view.name]
             other = np.zeros(len(recorded.spine), dtype=bool)
+            columns: dict[str, Mask] = {}
             if not tolerance.adopted:
                 other = (was.event != is_.event) | (was.created != is_.created) | (was.status != is_.status)
             for feature in view.features:
@@ -172,9 +212,11 @@ class _Held:
                 differs &= column.status != Status.NOT_REQUESTED
                 if differs.any():
                     self._columns[view.name][feature.name] += int(differs.sum())
+                    columns[feature.name] = differs
                 other |= differs
             if other.any():
                 self._note(view, recorded.spine, was, is_, other)
+                self._show(view, recorded.spine, was, is_, other, columns)
             anything |= other
         for spec in self.bundle.derived:
             name = spec.full_name
@@ -198,6 +240,20 @@ class _Held:
         if len(times):
             self._since[view.name] = min(self._since.get(view.name, int(times.min())), int(times.min()))
 
+    def _show(
+        self, view: View, spine: Spine, was: ViewRows, is_: ViewRows, other: Mask, columns: Mapping[str, Mask]
+    ) -> None:
+        examples = self._examples[view.name]
+        for row in np.flatnonzero(other)[: EXAMPLES - len(examples)].tolist():
+            keys = ", ".join(f"{key.ask} {spine.keys[key.ask].value(row)}" for key in view.keys)
+            name = next((name for name, differs in columns.items() if differs[row]), None)
+            if name is None:
+                told = [instant(int(one.event[row])) for one in (was, is_)]
+            else:
+                told = [_told(one.features[name], row) for one in (was, is_)]
+            place = "the source row's event" if name is None else view.full_name(name)
+            examples.append(Otherwise(str(spine.ids[row]), instant(int(spine.as_of[row])), keys, place, *told))
+
     def rewritten(self, view: View) -> Rewritten:
         return Rewritten(
             view.name,
@@ -206,4 +262,6 @@ class _Held:
             instant(self._since.get(view.name, NO_TIME)),
             dict(self._columns[view.name]),
             self.months.get(view.name, ()),
+            REWRITTEN if view.name in self.months else self.unrewritten,
+            tuple(self._examples[view.name]),
         )

@@ -12,14 +12,17 @@ Strings and dates go row by row through `rowmap`. The runner calls the body on t
 present; a derived value is only as present as its least present input.
 """
 
+from skewguard.transforms.declare import Transform, fitted, load, transform
 from skewguard.transforms.fingerprint import fingerprint, numeric_class
 from skewguard.transforms.golden import golden
-from skewguard.transforms.runner import Transform, load, rowmap, run, run_all, transform
+from skewguard.transforms.runner import run, run_all
+from skewguard.transforms.scalars import rowmap
 from skewguard.transforms.tracer import prove
 
 __all__ = [
     "Transform",
     "fingerprint",
+    "fitted",
     "golden",
     "load",
     "numeric_class",

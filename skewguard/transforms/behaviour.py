@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from skewguard.errors import DefinitionError
+from skewguard.transforms.declare import Transform
 from skewguard.transforms.forbidden import forbidden
 from skewguard.transforms.golden import bits
 from skewguard.transforms.objection import Ground, Objection, Place, is_library_file, raised_at
 from skewguard.transforms.patience import TooLong, patience
 from skewguard.transforms.pool import batch, columns, pools
-from skewguard.transforms.runner import Transform, run_all
+from skewguard.transforms.runner import run_all
 from skewguard.transforms.shrink import smallest
 from skewguard.values import Column, Status
 

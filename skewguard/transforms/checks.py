@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from skewguard.errors import DefinitionError
 from skewguard.transforms.behaviour import misbehaviour
+from skewguard.transforms.declare import Transform
 from skewguard.transforms.elsewhere import start
 from skewguard.transforms.golden import golden
+from skewguard.transforms.learned import sample
 from skewguard.transforms.objection import Ground, Objection
 from skewguard.transforms.purity import impurities
-from skewguard.transforms.runner import Transform
 from skewguard.transforms.tracer import prove
 
 
@@ -38,9 +40,13 @@ class Checked:
 
 
 def check(transforms: Sequence[Transform], *, processes: bool = True) -> list[Checked]:
-    """Check all `transforms`; the other processes (`processes`) run meanwhile, once for all of them."""
-    under_way = start(transforms if processes else [])
-    own = [_check(one) for one in transforms]
+    """Check all `transforms`; the other processes (`processes`) run meanwhile, once for all of them.
+
+    One with fitted arguments that are not bound is checked with what its fits make of a few plain rows.
+    """
+    bound = [_bound(one) for one in transforms]
+    under_way = start([one for one in bound if isinstance(one, Transform)] if processes else [])
+    own = [_check(one) if isinstance(one, Transform) else one for one in bound]
     other = under_way.objections([one.transform for one in own if one.proven])
     return [
         Checked(
@@ -53,6 +59,14 @@ def check(transforms: Sequence[Transform], *, processes: bool = True) -> list[Ch
         )
         for one in own
     ]
+
+
+def _bound(transform: Transform) -> Transform | Checked:
+    try:
+        return sample(transform)
+    except DefinitionError as error:
+        advice = "a fit that gives a finite value for any rows, also for none"
+        return Checked(transform, (Objection(Ground.BEHAVIOUR, str(error), None, advice),), "", "", 0, 0.0)
 
 
 _PATIENCE = 20.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
+import importlib
 import json
 import locale
 import os
@@ -22,18 +23,22 @@ from typing import Any
 import numpy as np
 
 from skewguard.errors import DefinitionError
-from skewguard.transforms import runner
+from skewguard.transforms import scalars
 from skewguard.transforms.behaviour import compute
+from skewguard.transforms.declare import Transform, load
 from skewguard.transforms.golden import bits
+from skewguard.transforms.learned import decode, encode
 from skewguard.transforms.objection import Ground, Objection
 from skewguard.transforms.patience import TooLong, patience
 from skewguard.transforms.pool import batch, pools
-from skewguard.transforms.runner import Transform, load
+from skewguard.transforms.source import plain
 from skewguard.transforms.tracer import prove
 from skewguard.values import Dtype
 
 _SHIFT = 400 * 86_400
 _TIMEOUT, _PATIENCE = 120.0, 5.0
+_COMPILED = ("pandas", "pyarrow")
+"""Libraries whose compiled code wants the real `datetime` when it is imported; pandas would never come back."""
 _WORLDS: list[dict[str, Any]] = [
     {"PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati", "LC_ALL": "C", "shift": 0, "reverse": False},
     {"PYTHONHASHSEED": "4242", "TZ": "America/St_Johns", "LC_ALL": "tr_TR.UTF-8", "shift": _SHIFT, "reverse": True},
@@ -90,17 +95,19 @@ def start(transforms: Iterable[Transform]) -> Elsewhere:
 
 def can_import(transform: Transform) -> bool:
     """Whether another process finds this very transform under its name."""
-    if transform.function.__module__ == "__main__" or "<" in transform.function.__qualname__:
+    module, _, name = transform.reference.partition(":")
+    if module == "__main__" or "<" in name:
         return False
     try:
-        return load(transform.reference).function is transform.function
+        return load(transform.reference).function is plain(transform)
     except DefinitionError:
         return False
 
 
 def _spawn(transforms: Sequence[Transform], world: dict[str, Any]) -> subprocess.Popen[bytes]:
     path = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100  (what it names need not exist)
-    task = {"references": [one.reference for one in transforms], "path": path} | world
+    task = {"references": {one.reference: _fitted(one) for one in transforms}, "path": path} | world
+    task["libraries"] = [name for name in _COMPILED if name in sys.modules]
     environment = os.environ | {name: world[name] for name in ("PYTHONHASHSEED", "TZ", "LC_ALL")}
     environment |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(
@@ -116,6 +123,10 @@ def _spawn(transforms: Sequence[Transform], world: dict[str, Any]) -> subprocess
         process.stdin.close()
         process.stdin = None
     return process
+
+
+def _fitted(transform: Transform) -> dict[str, Any]:
+    return {name: encode(value, name) for name, value in (transform.fitted or {}).items()}
 
 
 def _answer(process: subprocess.Popen[bytes]) -> dict[str, str]:
@@ -155,11 +166,14 @@ def main() -> None:
     with contextlib.suppress(locale.Error):  # this machine may not know that language
         locale.setlocale(locale.LC_ALL, "")
     if task["shift"]:
+        for name in task["libraries"]:
+            importlib.import_module(name)
         _shift_clocks(task["shift"])
     outcomes = {}
     for reference in sorted(task["references"], reverse=task["reverse"]):
         try:
-            outcomes[reference] = _patiently(load(reference))
+            values = {name: decode(value) for name, value in task["references"][reference].items()}
+            outcomes[reference] = _patiently(load(reference).bind(values))
         except Exception as error:  # noqa: BLE001  (whatever importing it raises is the answer)
             outcomes[reference] = f"{type(error).__name__}: {error}"
     json.dump(outcomes, answer)
@@ -197,7 +211,7 @@ def _shift_clocks(seconds: int) -> None:
 
     for shifted in (ShiftedDate, ShiftedDatetime):  # to a fingerprint they are what they stand for
         shifted.__module__, shifted.__qualname__ = "datetime", shifted.__mro__[1].__qualname__
-    runner.ANNOTATED[ShiftedDatetime] = Dtype.TIMESTAMP
+    scalars.ANNOTATED[ShiftedDatetime] = Dtype.TIMESTAMP
     dt.date = ShiftedDate  # type: ignore[misc]
     dt.datetime = ShiftedDatetime  # type: ignore[misc]
 

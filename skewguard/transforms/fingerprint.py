@@ -12,14 +12,14 @@ import platform
 import re
 import struct
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from skewguard.errors import DefinitionError
-from skewguard.transforms.source import ABSENT, CACHED, Scope, definition, is_library, plain
+from skewguard.transforms.source import ABSENT, CACHED, Scope, definition, is_library, methods, plain
 
 
 def fingerprint(function: Callable[..., Any]) -> str:
@@ -44,11 +44,15 @@ def _function(function: types.FunctionType, seen: dict[int, int]) -> str:
 
 def _value(name: str, value: Any, seen: dict[int, int]) -> str:  # noqa: PLR0911  (one line per kind of value)
     """What a value outside of the function is, to the function."""
-    if isinstance(value, CACHED):
+    if isinstance(value, CACHED) and not is_library(value.__module__):
         raise _unknown(name, value)
-    body = plain(value)
     if isinstance(value, functools.partial):
         return f"partial {[_value(name, part, seen) for part in (value.func, value.args, value.keywords)]}"
+    owner = getattr(value, "__self__", None)
+    if owner is not None and not isinstance(owner, types.ModuleType | type):  # a bound method, such as TABLE.get
+        method = getattr(value, "__func__", None)
+        return f"{_value(name, method, seen) if method else value.__name__} of {_value(name, owner, seen)}"
+    body = plain(value)
     if body is not None and not is_library(body.__module__):
         return _function(body, seen)
     if isinstance(value, types.ModuleType):
@@ -58,18 +62,19 @@ def _value(name: str, value: Any, seen: dict[int, int]) -> str:  # noqa: PLR0911
     if isinstance(value, np.ufunc):
         return f"library numpy.{value.__name__}"
     if callable(value):
-        return (
-            f"library {getattr(value, '__module__', None)}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-        )
-    if isinstance(value, tuple | list | dict) and _holds_functions(value):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        module = getattr(value, "__module__", None) or ""
+        top = module if not module.startswith("skewguard.") else "skewguard"  # its rooms may be moved
+        return f"library {top}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    if isinstance(value, tuple | list | Mapping) and _holds_functions(value):
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
         parts = [f"{constant_text(name, key)}: {_value(name, part, seen)}" for key, part in pairs]
-        return f"{type(value).__name__} [{', '.join(sorted(parts) if isinstance(value, dict) else parts)}]"
-    return constant_text(name, value)
+        return f"{type(value).__name__} [{', '.join(sorted(parts) if isinstance(value, Mapping) else parts)}]"
+    own = f" of class {_members(type(value), seen)}" if methods(type(value)) else ""
+    return constant_text(name, value) + own
 
 
 def _holds_functions(value: Any) -> bool:
-    return any(callable(part) for part in (value.values() if isinstance(value, dict) else value))
+    return any(callable(part) for part in (value.values() if isinstance(value, Mapping) else value))
 
 
 def _members(kind: type, seen: dict[int, int]) -> str:
@@ -80,8 +85,10 @@ def _members(kind: type, seen: dict[int, int]) -> str:
     for name, member in sorted(vars(kind).items()):
         if isinstance(member, enum.Enum):
             members.append(constant_text(kind.__qualname__, member))
-        elif plain(member) or (not name.startswith("_") and not callable(member) and not hasattr(member, "__get__")):
+        elif not name.startswith("_") and not callable(member) and not hasattr(member, "__get__"):
             members.append(f"{name}: {_value(f'{kind.__qualname__}.{name}', getattr(member, 'value', member), seen)}")
+    for name, member in sorted(methods(kind).items()):
+        members.append(f"{name}: {_value(f'{kind.__qualname__}.{name}', member, seen)}")
     return f"[{', '.join(members)}]"
 
 
@@ -104,12 +111,13 @@ def constant_text(name: str, value: Any) -> str:  # noqa: C901, PLR0911  (one li
             return f"objects {value.shape} {constant_text(name, value.ravel().tolist())}"
         content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return f"array {value.dtype.str} {value.shape} {content}"
-    if isinstance(value, dict):
+    if isinstance(value, Mapping | types.SimpleNamespace):
+        kind, value = dict, vars(value) if isinstance(value, types.SimpleNamespace) else value
         value = {(constant_text(name, k), constant_text(name, v)) for k, v in value.items()}
     if isinstance(value, set | frozenset | tuple | list):
         parts = [constant_text(name, part) for part in value]
         return f"{kind.__name__} [{', '.join(parts if isinstance(value, tuple | list) else sorted(parts))}]"
-    if kind.__module__ in ("zoneinfo", "datetime", "_pydatetime", "decimal", "fractions"):
+    if kind.__module__ in ("zoneinfo", "datetime", "_pydatetime", "decimal", "fractions", "uuid"):
         return f"{kind.__module__}.{kind.__qualname__} {value!s}"
     if isinstance(value, re.Pattern):
         return f"pattern {value.pattern!r} {value.flags}"
@@ -202,9 +210,13 @@ def _code(body: list[ast.stmt]) -> list[ast.stmt]:
 
 @cache
 def numeric_class() -> str:
-    """What decides the last bit of a float here: numpy's version, the CPU features it dispatches to, the C library."""
+    """What decides the last bit of a float here: numpy's version, the CPU features it dispatches to, the C library, and
+    the BLAS behind matrix products (a transform takes none, a model may)."""
     features: dict[str, bool] = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
     enabled = "+".join(sorted(name for name, on in features.items() if on))
     cpu = hashlib.sha256(enabled.encode()).hexdigest()[:8]
     libc = "-".join(platform.libc_ver())
-    return f"numpy-{np.__version__}/{platform.machine()}-{cpu}/{libc or platform.system()}"
+    built: Any = np.show_config(mode="dicts")
+    blas = built.get("Build Dependencies", {}).get("blas", {})
+    library = f"{blas.get('name', 'unknown')}-{blas.get('version', 'unknown')}"
+    return f"numpy-{np.__version__}/{platform.machine()}-{cpu}/{libc or platform.system()}/{library}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import datetime as dt
+import decimal
 import types
 from typing import Any
 
@@ -78,6 +79,20 @@ _NUMPY: dict[str, tuple[str, str]] = {
     "frompyfunc": ("hides the function that it maps", "rowmap(function, column, out=float)"),
 }  # fmt: skip
 
+_FUNCTIONS: dict[tuple[str, str], tuple[str, str]] = {
+    ("decimal", name): ("reads or sets how this thread rounds", "decimal.Context(prec=28).divide(a, b), quantize(...)")
+    for name in ("getcontext", "setcontext")
+}
+
+_FUNCTIONS["zoneinfo._tzpath", "available_timezones"] = ("reads files", _FILES)
+
+_ALLOWED = {
+    *(("uuid", name) for name in ("UUID", "uuid3", "uuid5")),
+    *(("pathlib", name) for name in ("PurePath", "PurePosixPath", "PureWindowsPath")),
+    *(("_io", name) for name in ("StringIO", "BytesIO")),
+}
+"""What computes on its arguments alone, in modules that mostly do not; `urllib.parse` is as a whole."""
+
 _NOW = {"now", "utcnow", "today"}
 MUTATORS = {
     "append", "extend", "insert", "remove", "pop", "clear", "update", "setdefault", "popitem", "add", "discard",
@@ -86,10 +101,18 @@ MUTATORS = {
 }  # fmt: skip
 
 
+def allowed(value: Any) -> bool:
+    """Whether `value` is of a forbidden module, and yet computes on its arguments alone."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__ == "urllib.parse"
+    module = str(getattr(value, "__module__", ""))
+    return callable(value) and (module == "urllib.parse" or (module, getattr(value, "__name__", "")) in _ALLOWED)
+
+
 def forbidden(value: Any, shown: str) -> tuple[str, str] | None:
     """(what is wrong, what to do instead) for a name or attribute that stands for `value`."""
     if isinstance(value, types.ModuleType):
-        found = _module(value.__name__)
+        found = None if allowed(value) else _module(value.__name__)
         return (f"{shown} {found[0]}", found[1]) if found else None
     name = getattr(value, "__name__", "")
     owner = getattr(value, "__self__", None)
@@ -104,14 +127,14 @@ def forbidden(value: Any, shown: str) -> tuple[str, str] | None:
     if last in _NUMPY and getattr(np, last, None) is value:
         return f"{shown} {_NUMPY[last][0]}", _NUMPY[last][1]
     if callable(value) and isinstance(getattr(value, "__name__", None), str):
-        found = _module(str(module))
+        found = None if allowed(value) else _FUNCTIONS.get((str(module), name)) or _module(str(module))
         return (f"{shown} {found[0]}", found[1]) if found else None
     return _instance(value, shown)
 
 
 def _instance(value: Any, shown: str) -> tuple[str, str] | None:
     """An object of a forbidden kind under any name: `rng = random.Random(7)`, `environ`."""
-    found = _module(type(value).__module__)
+    found = None if allowed(type(value)) else _module(type(value).__module__)
     return (f"{shown} {found[0]}", found[1]) if found else None
 
 
@@ -123,6 +146,12 @@ def _module(name: str) -> tuple[str, str] | None:
     return None
 
 
+def local_names(text: str) -> bool:
+    """Whether a date's format asks for names of days, months or zones."""
+    return any(code in text for code in _LOCAL_NAMES)
+
+
+LANGUAGE = "a date's format with names of days or months takes the machine's language", "a constant table of names"
 _LOCAL_NAMES = ("%a", "%A", "%b", "%B", "%c", "%x", "%X", "%p", "%Z")
 
 
@@ -137,8 +166,10 @@ def forbidden_call(node: ast.Call, value: Any) -> tuple[str, str] | None:  # noq
         return "astimezone() takes the machine's time zone", "astimezone(ZoneInfo('America/New_York'))"
     if attribute == "fromtimestamp" and len(node.args) + len(node.keywords) < 2:
         return f"{shown}(...) takes the machine's time zone", "fromtimestamp(seconds, UTC)"
-    if attribute in ("strftime", "strptime") and any(code in text for text in texts for code in _LOCAL_NAMES):
-        return f"{attribute} with names of days or months takes the machine's language", "a constant table of names"
+    if value is object:
+        return "object() is an address in memory", "None, or an enum's member"
+    if value is decimal.localcontext and not node.args:
+        return f"{shown}() {_FUNCTIONS['decimal', 'getcontext'][0]}", "localcontext(Context(prec=28))"
     if value in (type, isinstance, hasattr, getattr, callable) and _about_versions(node):
         return f"{ast.unparse(node)} asks what is installed", _VERSION
     out = [keyword for keyword in node.keywords if keyword.arg == "out"]

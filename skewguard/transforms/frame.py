@@ -1,7 +1,7 @@
 """Transforms inside a Feast on-demand view: from the frame that Feast hands over to the frame that it wants back.
 
-Feast runs the body of an on-demand view again from its source text, so that nothing outside of the body is in sight.
-Two lines are enough there, an import and a call:
+`skewguard.on_demand` makes such a view, body included. A body of one's own is an import and a call, because Feast runs
+it again from its source text, so that nothing outside of it is in sight:
 
     @on_demand_feature_view(..., mode="pandas", tags=transforms("acme.features:gust_ratio"))
     def wind(inputs: pd.DataFrame) -> pd.DataFrame:
@@ -18,9 +18,11 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from skewguard.errors import DefinitionError
-from skewguard.transforms.runner import Transform, load, run
+from skewguard.errors import CastError, DefinitionError
+from skewguard.transforms.declare import Transform, load
+from skewguard.transforms.runner import run
 from skewguard.values import Column, Dtype
 
 Frame = TypeVar("Frame", bound=Any)
@@ -53,10 +55,22 @@ def _column(frame: Any, name: str, dtype: Dtype, reference: str) -> Column:
     where = f"{reference}({name})"
     if len(found) != 1:
         raise DefinitionError(f"{where}: expected one column {name} or view__{name}, found {found or names}")
-    return Column.from_arrow(_array(frame[found[0]], dtype), dtype, where)
+    return Column.from_arrow(_array(frame[found[0]], dtype, where), dtype, where)
 
 
-def _array(values: Any, dtype: Dtype) -> pa.Array | pa.ChunkedArray:
+def _array(values: Any, dtype: Dtype, where: str) -> pa.Array | pa.ChunkedArray:
     """Arrow, with NaN, NaT and None as null; a list of nothing but nulls has no type of its own."""
     array = pa.Array.from_pandas(values) if hasattr(values, "dtype") else pa.array(values, from_pandas=True)
+    if dtype is Dtype.INT64 and pa.types.is_floating(array.type):
+        extremes = pc.min_max(array).as_py().values()
+        rounded = [value for value in extremes if value is not None and abs(value) >= _EXACT]
+        if rounded:
+            raise CastError(
+                f"{where}: Feast hands whole numbers beside a null over as floats, where {rounded[0]:.0f} may be one "
+                "of its neighbours; ask for rows with a null apart from such numbers"
+            )
     return array.cast(dtype.arrow) if pa.types.is_null(array.type) else array
+
+
+_EXACT = 2.0**53
+"""From here on floats skip whole numbers."""

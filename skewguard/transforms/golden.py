@@ -8,8 +8,9 @@ import warnings
 import numpy as np
 
 from skewguard.errors import DefinitionError
+from skewguard.transforms.declare import Transform
 from skewguard.transforms.pool import batch, columns, corners
-from skewguard.transforms.runner import Transform, run_all
+from skewguard.transforms.runner import run_all
 from skewguard.values import Column
 
 _ROWS = 256

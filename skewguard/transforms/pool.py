@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import math
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from skewguard.errors import DefinitionError
-from skewguard.transforms.runner import Transform
+from skewguard.transforms.declare import Inputs, Transform
 from skewguard.transforms.source import definition, plain, reachable, used
 from skewguard.values import Column, Dtype
 
@@ -44,10 +44,17 @@ CORNERS: dict[Dtype, list[Any]] = {
 }  # fmt: skip
 
 
+_MORE: dict[Dtype, list[Any]] = {
+    Dtype.STRING: ["//host:port"],
+    Dtype.TIMESTAMP: [datetime(2023, month, day, 10, 30, tzinfo=UTC) for month, day in ((1, 31), (3, 31), (10, 30))],
+}
+"""Values that are tried, but are no part of the golden ones."""
+
+
 def pools(transform: Transform) -> list[list[Any]]:
     """Values for each input, the plain ones first; the same in every process."""
-    own = list(_constants(transform.function))
-    return [_distinct([*CORNERS[dtype], *_fitting(own, dtype)]) for _, dtype in transform.inputs]
+    own = [*_constants(transform.function), *_scalars(dict(transform.fitted or {}))]
+    return [_distinct([*CORNERS[dtype], *_fitting(own, dtype), *_MORE.get(dtype, ())]) for _, dtype in transform.inputs]
 
 
 def corners(transform: Transform) -> list[list[Any]]:
@@ -69,7 +76,12 @@ def batch(values: list[list[Any]], rows: int) -> list[tuple[Any, ...]]:
 
 def columns(transform: Transform, rows: list[tuple[Any, ...]]) -> list[Column]:
     """Rows of plain values as the transform's input columns."""
-    return [_column(dtype, [row[i] for row in rows]) for i, (_, dtype) in enumerate(transform.inputs)]
+    return columns_of(transform.inputs, rows)
+
+
+def columns_of(inputs: Inputs, rows: list[tuple[Any, ...]]) -> list[Column]:
+    """Rows of plain values as columns."""
+    return [_column(dtype, [row[i] for row in rows]) for i, (_, dtype) in enumerate(inputs)]
 
 
 def _column(dtype: Dtype, values: list[Any]) -> Column:
@@ -94,7 +106,7 @@ def _fitting(values: list[Any], dtype: Dtype) -> Iterator[Any]:
             yield from (math.floor(value), math.floor(value) - 1, math.floor(value) + 1)
         elif dtype is Dtype.STRING and kind is str and value[:1] < "\ud800":
             yield from (value, value.lower(), value.upper(), f" {value}", f"{value}x")
-        elif dtype is Dtype.TIMESTAMP and kind is datetime and value.tzinfo is not None:
+        elif dtype is Dtype.TIMESTAMP and isinstance(value, datetime) and value.tzinfo is not None:
             yield value.astimezone(UTC)
 
 
@@ -120,7 +132,7 @@ def _scalars(value: Any) -> Iterator[Any]:
         value = value.ravel()[:_MOST].tolist()
     if isinstance(value, set | frozenset):
         value = sorted(value, key=repr)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         value = [*list(value)[:_MOST], *list(value.values())[:_MOST]]
     if isinstance(value, list | tuple):
         for part in value[:_MOST]:

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
+from skewguard.transforms.declare import Transform
 from skewguard.transforms.pool import CORNERS
-from skewguard.transforms.runner import Transform
 
 Rows = list[tuple[Any, ...]]
+Shows = Callable[[Rows], bool]
 
 
-def smallest(transform: Transform, rows: Rows, shows: Callable[[Rows], bool]) -> Rows:
+def smallest(transform: Transform, rows: Rows, shows: Shows) -> Rows:
     """The smallest rows found for which `shows` holds; `rows` where it does not hold twice (a fault of chance)."""
     if not shows(rows):
         return rows
-    rows = _plainer(transform, _fewer(rows, shows), shows)
-    return _by_hypothesis(transform, rows, shows)
+    rows = _fewer(rows, shows)
+    if len(rows) > _MOST:
+        return rows
+    for at in range(len(rows)):
+        for i, (_, dtype) in enumerate(transform.inputs):
+            rows = _plainer(rows, at, i, CORNERS[dtype][:16], shows)
+    ordered = sorted(rows, key=lambda row: (len(repr(row)), repr(row)))
+    return ordered if shows(ordered) else rows
 
 
-def _fewer(rows: Rows, shows: Callable[[Rows], bool]) -> Rows:
+_PLAINEST = 4
+"""The first so many corners of a dtype are as plain as it gets."""
+_MOST = 32
+"""Of so many rows each value is made plainer."""
+
+
+def _fewer(rows: list[Any], shows: Callable[[list[Any]], bool]) -> list[Any]:
     """Delta debugging: leave out halves, then quarters, ... then single rows."""
     chunk = len(rows) // 2
     while chunk:
@@ -34,61 +49,40 @@ def _fewer(rows: Rows, shows: Callable[[Rows], bool]) -> Rows:
     return rows
 
 
-def _plainer(transform: Transform, rows: Rows, shows: Callable[[Rows], bool]) -> Rows:
-    for at in range(len(rows)):
-        for i, (_, dtype) in enumerate(transform.inputs):
-            for value in CORNERS[dtype][:16]:
-                if repr(value) == repr(rows[at][i]):
-                    break
-                tried = [*rows]
-                tried[at] = (*rows[at][:i], value, *rows[at][i + 1 :])
-                if shows(tried):
-                    rows = tried
-                    break
-    return rows
+def _plainer(rows: Rows, at: int, i: int, plain: list[Any], shows: Shows) -> Rows:
+    """The same rows with the plainest value found in row `at`, column `i`."""
+
+    def put(value: Any) -> Rows:
+        return [*rows[:at], (*rows[at][:i], value, *rows[at][i + 1 :]), *rows[at + 1 :]]
+
+    found = next((value for value in plain if repr(value) == repr(rows[at][i]) or shows(put(value))), rows[at][i])
+    if found in plain[:_PLAINEST]:
+        return put(found)
+    toward = _toward(found, lambda value: shows(put(value)))
+    return put(next((value for value in toward if shows(put(value))), found))
 
 
-def _by_hypothesis(transform: Transform, rows: Rows, shows: Callable[[Rows], bool]) -> Rows:
-    """Hypothesis looks for values between those of the pool; where it is not installed, `rows` stand."""
-    try:
-        from hypothesis import HealthCheck, Phase, find, settings
-        from hypothesis import strategies as st
-        from hypothesis.errors import NoSuchExample
-    except ImportError:
-        return rows
-    if len(rows) > _MOST:
-        return rows
-    kinds = {
-        "float64": st.floats(allow_nan=False, width=32),
-        "int64": st.integers(-(2**31), 2**31),
-        "bool": st.booleans(),
-        "string": st.text(max_size=8),
-    }
-    row = st.tuples(
-        *(
-            st.sampled_from([*CORNERS[dtype][:2], *(row[i] for row in rows)])
-            if dtype.value not in kinds
-            else st.one_of(kinds[dtype.value], st.sampled_from([row[i] for row in rows]))
-            for i, (_, dtype) in enumerate(transform.inputs)
-        )
-    )
-    try:
-        found: Rows = find(
-            st.lists(row, min_size=1, max_size=len(rows)),
-            shows,
-            settings=settings(
-                max_examples=200,
-                derandomize=True,
-                database=None,
-                deadline=None,
-                phases=[Phase.generate, Phase.shrink],
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    except NoSuchExample:
-        return rows
-    return min((found, rows), key=lambda r: (len(r), len(repr(r))))
+def _toward(value: Any, holds: Callable[[Any], bool]) -> Iterator[Any]:
+    """Plainer values than `value`, the plainest first."""
+    if isinstance(value, str):
+        yield "".join(_fewer(list(value), lambda letters: holds("".join(letters))))
+    elif isinstance(value, datetime):
+        yield from (value.replace(hour=0, minute=0, second=0, microsecond=0), value.replace(second=0, microsecond=0))
+        yield value.replace(microsecond=0)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield _nearest_zero(value, holds)
+    elif isinstance(value, float) and math.isfinite(value):
+        whole = float(math.trunc(value))
+        if holds(whole):
+            yield float(_nearest_zero(int(whole), lambda number: holds(float(number))))
+        away = whole + math.copysign(1.0, value)
+        yield from (away, *(round(value, digits) for digits in range(1, 7)))
 
 
-_MOST = 8
-"""Hypothesis is asked about examples of up to so many rows."""
+def _nearest_zero(number: int, holds: Callable[[int], bool]) -> int:
+    """The whole number nearest to zero for which it still holds, where it holds from some number on."""
+    sign, without, with_it = (-1 if number < 0 else 1), 0, abs(number)
+    while with_it - without > 1:
+        middle = (with_it + without) // 2
+        without, with_it = (without, middle) if holds(sign * middle) else (middle, with_it)
+    return sign * with_it

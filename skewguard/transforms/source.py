@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import enum
 import functools
 import linecache
@@ -73,11 +74,7 @@ def _unreadable(function: types.FunctionType, why: str) -> DefinitionError:
 def definition(function: types.FunctionType) -> Node:
     """The `def` or `lambda` of `function`; raises `DefinitionError` where it cannot be found."""
     code = function.__code__
-    found = [
-        node
-        for node in ast.walk(module_tree(function))
-        if isinstance(node, Node) and _first_line(node) == code.co_firstlineno and _name(node) == code.co_name
-    ]
+    found = _definitions(module_tree(function)).get((code.co_firstlineno, code.co_name), [])
     if len(found) > 1:  # several lambdas on one line
         spans = {(line, column) for line, _, column, _ in code.co_positions() if line and column}
         found = [node for node in found if _inside(node, spans)]
@@ -87,6 +84,16 @@ def definition(function: types.FunctionType) -> Node:
             "changed since it was loaded. Give it a line of its own with def."
         )
     return found[0]
+
+
+@functools.lru_cache(maxsize=256)
+def _definitions(module: ast.Module) -> dict[tuple[int, str], list[Node]]:
+    """Every function of a module by its first line and name."""
+    found: dict[tuple[int, str], list[Node]] = {}
+    for node in ast.walk(module):
+        if isinstance(node, Node):
+            found.setdefault((_first_line(node), _name(node)), []).append(node)
+    return found
 
 
 def _name(node: Node) -> str:
@@ -193,7 +200,7 @@ def reachable(root: Callable[..., Any]) -> Iterator[types.FunctionType]:
         elif isinstance(value, list | tuple):
             todo += value
         elif isinstance(value, type) and not is_library(value.__module__):
-            todo += [member for member in vars(value).values() if plain(member)]
+            todo += methods(value).values()
         elif isinstance(value, functools.partial):
             todo += [value.func, *value.args, *value.keywords.values()]
         elif (function := plain(value)) is not None and not is_library(function.__module__):
@@ -202,6 +209,23 @@ def reachable(root: Callable[..., Any]) -> Iterator[types.FunctionType]:
             seen.add(id(function))
             yield function
             todo += used(function).values()
+        elif function is None:  # an object's methods
+            todo += methods(type(value)).values()
+
+
+_GENERATED = ("<string>", dataclasses.__file__)
+
+
+def methods(kind: type) -> dict[str, Any]:
+    """What a class of the user's defines in its source, by name; not what Python generates, as for a dataclass."""
+    users = [one for one in reversed(kind.__mro__) if not is_library(one.__module__)]
+    members = {name: member for one in users for name, member in vars(one).items()}
+    found = {name: (member, plain(member)) for name, member in members.items()}
+    return {
+        name: member
+        for name, (member, function) in found.items()
+        if function and not is_library(function.__module__) and function.__code__.co_filename not in _GENERATED
+    }
 
 
 def used(function: types.FunctionType) -> dict[str, Any]:

@@ -9,17 +9,19 @@ The sequence has a digest, the same for every spelling of the same computation.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from skewguard.errors import DefinitionError
+from skewguard.transforms.declare import Transform
 from skewguard.transforms.fingerprint import constant_text, fingerprint
 from skewguard.transforms.instead import ATTRIBUTE, FUNCTION, SPECIAL, UFUNC
 from skewguard.transforms.objection import Ground, Objection, asked_by_numpy, here, raised_at
-from skewguard.transforms.runner import Transform, scalar_type
+from skewguard.transforms.scalars import mapped, scalar_type
 from skewguard.values import Dtype
 
 _UFUNCS = {f for f in vars(np).values() if isinstance(f, np.ufunc) and f.signature is None}
@@ -35,27 +37,50 @@ _TABLES: dict[Any, tuple[str, ...]] = {  # the parameters by position, and `=` b
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A traced column among the arguments of a step, by its key; and its dtype."""
+
+    key: str
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation, as the body called it: `function(*args, **options)`, of whose results the column is number `part`
+    where there are several. In the arguments a traced column is a `Ref`."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    part: int | None = None
+
+
 class Refusal(BaseException):
     """Leaves the transform's body; no `except Exception` there can swallow it."""
 
 
 @dataclass
 class Session:
-    """One run on traced columns."""
+    """One run on traced columns, or several that share their inputs. `steps` by the key of the column they make."""
 
     objections: list[Objection] = field(default_factory=list)
     operations: int = 0
+    steps: dict[str, Step] = field(default_factory=dict)
 
     def refuse(self, what: str, instead: str) -> Refusal:
         self.objections.append(Objection(Ground.ROWS, what, here(), instead))
         return Refusal(what)
 
-    def column(self, dtype: np.dtype[Any], *parts: str) -> Traced:
+    def column(self, dtype: np.dtype[Any], *parts: str, step: Step | None = None) -> Traced:
         if dtype.kind not in "fiubMmOU" or dtype == np.float16:
             raise self.refuse(f"makes {dtype} values", "use float64, int64, bool, str or datetime")
         self.operations += 1
         text = "\0".join((dtype.str, *parts))
-        return Traced(self, dtype, hashlib.sha256(text.encode()).hexdigest())
+        key = hashlib.sha256(text.encode()).hexdigest()
+        if step is not None:
+            self.steps[key] = step
+        return Traced(self, dtype, key)
 
 
 class Traced:
@@ -87,9 +112,13 @@ class Traced:
         keys += [f"{key}={value!r}" for key, value in sorted(kwargs.items())]
         with np.errstate(all="ignore"):
             made = ufunc(*ghosts, **kwargs)
+        args = _refs(inputs)
         if isinstance(made, tuple):
-            return tuple(session.column(one.dtype, name, str(i), *keys) for i, one in enumerate(made))
-        return session.column(made.dtype, name, *keys)
+            return tuple(
+                session.column(one.dtype, name, str(i), *keys, step=Step(ufunc, args, kwargs, i))
+                for i, one in enumerate(made)
+            )
+        return session.column(made.dtype, name, *keys, step=Step(ufunc, args, kwargs))
 
     def __array_function__(self, function: Any, _: Any, args: Any, kwargs: Any) -> Traced:
         session, name = self._session, f"np.{function.__name__}"
@@ -110,7 +139,8 @@ class Traced:
         with np.errstate(all="ignore"):
             made = function(*ghosts, **{key: value[0][0] for key, value in options.items()})
         keys += [f"{key}={value[1][0]}" for key, value in options.items()]
-        return session.column(np.asarray(made).dtype, name, *keys)
+        step = Step(function, _refs(args), dict(zip(kwargs, _refs(kwargs.values()), strict=True)))
+        return session.column(np.asarray(made).dtype, name, *keys, step=step)
 
     def _check_tables(self, function: Any, given: dict[str, Any]) -> None:
         session, name = self._session, f"np.{function.__name__}"
@@ -144,7 +174,8 @@ class Traced:
             raise session.refuse(
                 f"rowmap's function cannot be identified: {error}", "a function at module level"
             ) from error
-        return session.column(kind.numpy, "rowmap", code, kind, *(column._key for column in columns))
+        step = Step(mapped, (function, kind, *_refs(columns)), {})
+        return session.column(kind.numpy, "rowmap", code, kind, *(column._key for column in columns), step=step)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -159,7 +190,8 @@ class Traced:
                 "astype to text depends on the longest value of the batch", "rowmap(str, column, out=str)"
             )
         np.empty(0, self._dtype).astype(wanted)
-        return self._session.column(wanted, "astype", self._key)
+        step = Step(np.ndarray.astype, (Ref(self._key, self._dtype), wanted), {})
+        return self._session.column(wanted, "astype", self._key, step=step)
 
     def clip(self, *args: Any, **kwargs: Any) -> Any:
         """As np.clip."""
@@ -204,6 +236,29 @@ def _elementwise(ufunc: np.ufunc, swapped: bool = False) -> Callable[..., Any]:
     return apply
 
 
+def _power(swapped: bool) -> Callable[..., Any]:
+    """`x ** 2` is not np.power(x, 2): numpy squares it, and the last bit may be another."""
+
+    def apply(self: Traced, other: Any) -> Traced:
+        pair = (other, self) if swapped else (self, other)
+        made = np.power(*pair)
+        session, key = self._session, made._key
+        return session.column(made._dtype, "operator.pow", key, step=Step(operator.pow, _refs(pair), {}))
+
+    return apply
+
+
+def _refs(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Arguments as a step keeps them."""
+
+    def ref(value: Any) -> Any:
+        if type(value) is Traced:
+            return Ref(value._key, value._dtype)
+        return [ref(part) for part in value] if type(value) in (list, tuple) else value
+
+    return tuple(ref(value) for value in values)
+
+
 def _refusing(what: str, instead: str) -> Callable[..., Any]:
     def refuse(self: Traced, *_: Any, **__: Any) -> Any:
         raise self._session.refuse(what, instead)
@@ -221,8 +276,8 @@ _PLAIN = {
     "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
 }  # fmt: skip
 for _name, _ufunc in _OPERATORS.items():
-    setattr(Traced, f"__{_name}__", _elementwise(_ufunc))
-    setattr(Traced, f"__r{_name}__", _elementwise(_ufunc, swapped=True))
+    setattr(Traced, f"__{_name}__", _elementwise(_ufunc) if _name != "pow" else _power(swapped=False))
+    setattr(Traced, f"__r{_name}__", _elementwise(_ufunc, swapped=True) if _name != "pow" else _power(swapped=True))
     setattr(
         Traced,
         f"__i{_name}__",
@@ -285,6 +340,19 @@ def prove(transform: Transform) -> Proof:
         instead="only inputs and constants",
     )
     return Proof("", first.operations, (changed,))
+
+
+def trace(transform: Transform, sources: Sequence[tuple[str, np.dtype[Any]]]) -> tuple[Ref, dict[str, Step]] | None:
+    """(what `transform` makes of the columns called `sources`, the steps by key); None where it cannot be traced. The
+    columns' keys are their names; a step has the same key in whichever transform it occurs."""
+    session = Session()
+    columns = [Traced(session, dtype, name) for name, dtype in sources]
+    try:
+        result = transform.function(*columns)
+    except (Refusal, Exception):  # noqa: BLE001  (whatever it raises, it is no sequence of steps)
+        return None
+    traced = type(result) is Traced and not session.objections and result._dtype == transform.output.numpy
+    return (Ref(result._key, result._dtype), session.steps) if traced else None
 
 
 def _trace(transform: Transform) -> Proof:

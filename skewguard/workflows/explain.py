@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from skewguard.answer import Served, answer, from_table
+from skewguard.answer import Served, from_table
 from skewguard.definitions import Bundle, View
 from skewguard.errors import LogError
 from skewguard.offline import OfflineStore, Rule
-from skewguard.replay import ulps_to
+from skewguard.replay import HEADER_FIELDS, Age, Pairs, Truth, equality, recompute
 from skewguard.servinglog import find
+from skewguard.snapshot import Snapshot
 from skewguard.spine import Spine
-from skewguard.values import Status, instant, same
+from skewguard.values import Status, instant
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One feature: values and statuses of both sides as text."""
+    """One feature: values and statuses of both sides as text.
+
+    `state`: empty where both are the same; `lagged` where an older row was served, as `max_lag` allows; `carried` where
+    the difference comes from the inputs; `unverifiable`; else `differs`.
+    """
 
     feature: str
     served: str
     truth: str
     equal: bool
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,14 @@ class Explanation:
     pandas: dict[str, str]
 
 
-def explain_request(log: str | Path, bundle: Bundle, request_id: str, *, rule: Rule = Rule.KNOWN) -> Explanation:
-    """Look up `request_id` in the log and recompute it; raises `LogError` where it was never logged."""
+def explain_request(
+    log: str | Path, bundle: Bundle, request_id: str, *, snapshot: Snapshot | None = None
+) -> Explanation:
+    """Look up `request_id` in the log and recompute it, as `snapshot` was built; raises `LogError` where it was never
+    logged.
+    """
+    snapshot = replace(snapshot, bundle=bundle) if snapshot else None
+    rule = Rule(snapshot.manifest.rule) if snapshot else Rule.KNOWN
     found = find(log, request_id, column="id", service=bundle.service)
     if not found:
         raise LogError(
@@ -64,25 +76,52 @@ def explain_request(log: str | Path, bundle: Bundle, request_id: str, *, rule: R
         raise LogError(f"request {request_id!r} was answered under other definitions; name that bundle with --bundle")
     row = from_table(bundle, pa.table(batch))
     spine = row.spine
-    with OfflineStore(bundle.views, rule) as offline:
-        truth = answer(bundle, spine, offline.answer(spine))
-        sources = tuple(_sources(view, spine, row, truth, offline) for view in bundle.views)
-    lines = []
-    ulps = ulps_to([segment.header.get("numeric_class", "")])
-    for name, column in row.features(bundle).items():
-        true = truth.feature(bundle, name)
-        contract = bundle.contracts[name]
-        equal = bool(same(column, true, rtol=contract.rtol, atol=contract.atol, ulps=ulps)[0])
-        lines.append(Line(name, _text(column.value(0), column.status[0]), _text(true.value(0), true.status[0]), equal))
+    labels = {name: np.array([segment.header.get(name, "")], dtype=object) for name in HEADER_FIELDS}
+    with OfflineStore(bundle.views, rule) as offline, Truth(snapshot or bundle, offline) as truth:
+        pairs = recompute(row, labels, truth)
+        sources = tuple(_sources(view, spine, row, pairs.truth, offline) for view in bundle.views)
+    lines = _lines(pairs)
     return Explanation(
         request_id,
         instant(int(spine.as_of[0])),
         {name: str(column.value(0)) for name, column in spine.keys.items()},
         dict(segment.header),
-        tuple(lines),
+        lines,
         sources,
         {view.name: reproduce(view, spine, rule) for view in bundle.views if _has_keys(view, spine)},
     )
+
+
+def _lines(pairs: Pairs) -> tuple[Line, ...]:
+    """Every feature of one row, in order: what is stored first, then what is computed from it."""
+    bundle = pairs.bundle
+    alike = equality(bundle, pairs.ulps)
+    inputs = {spec.full_name: spec.inputs for spec in bundle.derived}
+    states: dict[str, str] = {}
+    lines = []
+    for name, column in pairs.served.features(bundle).items():
+        true = pairs.truth.feature(bundle, name)
+        if alike(name, column, true)[0]:
+            states[name] = ""
+        elif name in inputs:
+            own = not alike(name, column, pairs.recomputed[name])[0]
+            before = {states.get(source, "") for source in inputs[name]}
+            states[name] = "differs" if own else "lagged" if before <= {"", "lagged"} else "carried"
+        else:
+            states[name] = _stored(
+                pairs, name, same_row=bool(alike(name, column, pairs.as_known.feature(bundle, name))[0])
+            )
+        served, truth = (_text(side.value(0), side.status[0]) for side in (column, true))
+        lines.append(Line(name, served, truth, not states[name], states[name]))
+    return tuple(lines)
+
+
+def _stored(pairs: Pairs, name: str, *, same_row: bool) -> str:
+    """How a stored value that is not the truth's stands to it."""
+    view = pairs.bundle.view_of[name]
+    age = Age(int(pairs.age[view][0]))
+    doubtful = age in (Age.UNVERIFIABLE, Age.UNANSWERED) or bool(pairs.rewritten.get(view, np.zeros(1, dtype=bool))[0])
+    return "unverifiable" if doubtful else "lagged" if age is Age.LAGGED and same_row else "differs"
 
 
 def _has_keys(view: View, spine: Spine) -> bool:

@@ -2,11 +2,11 @@
 
 An increment by event time would skip a row that became known late, and serve one before it was known. Here a row is
 published when its known time = max(event, created) has passed, and each view's watermark says how far the writer is.
+Where a view's definition has changed since, all its rows are published again: an added feature is there at once.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +17,16 @@ from skewguard.definitions import Bundle, View
 from skewguard.errors import CastError, DefinitionError, SourceError
 from skewguard.offline import OfflineStore, Rule
 from skewguard.online import Layout, OnlineStore, pack
-from skewguard.online.layout import layout_key, row_key, row_keys, watermark_key, watermark_of
+from skewguard.online.keys import (
+    layout_key,
+    row_key,
+    row_keys,
+    watermark,
+    watermark_key,
+    watermark_of,
+    written_key,
+)
+from skewguard.online.lookup import layout_written
 from skewguard.values import NO_TIME, Array, Column
 
 _CHUNK = 20_000
@@ -55,10 +64,12 @@ class Publisher:
     """Follows the sources of a bundle into an online store; the one writer of its views. Not thread-safe.
 
     `lookahead_us` lets a publisher that replays history read that far ahead in one go; what is written is bounded by
-    `known_by` all the same.
+    `known_by` all the same. `narrow` lets it take features away that the store has and the bundle has not.
     """
 
-    def __init__(self, bundle: Bundle, offline: OfflineStore, store: OnlineStore, *, lookahead_us: int = 0) -> None:
+    def __init__(
+        self, bundle: Bundle, offline: OfflineStore, store: OnlineStore, *, lookahead_us: int = 0, narrow: bool = False
+    ) -> None:
         if offline.rule is not Rule.KNOWN:
             raise DefinitionError(
                 f"publishing needs sources under the rule {Rule.KNOWN}, got {offline.rule}: a row would be served "
@@ -68,6 +79,7 @@ class Publisher:
         self._offline = offline
         self._store = store
         self._lookahead = lookahead_us
+        self._narrow = narrow
         self._feeds: dict[str, _Feed] = {}
         self._write_layouts()
 
@@ -81,18 +93,20 @@ class Publisher:
         marks: dict[bytes, bytes] = {}
         counts = {}
         views = [view for view in self.bundle.views if only is None or view.name in only]
-        written = self._watermarks(views)
-        if NO_TIME in written:  # new, or emptied since
+        standing = self._standing(views)
+        if NO_TIME in (mark for mark, _ in standing):  # new, or emptied since
             self._write_layouts()
-        for view, written_to in zip(views, written, strict=True):
-            if written_to >= known_by:
+        for view, (mark, current) in zip(views, standing, strict=True):
+            if mark >= known_by and current:
                 continue
-            feed = self._feed(view, written_to, known_by)
-            due = feed.take(known_by)
-            feed.written_to = known_by
+            until = max(known_by, mark)
+            feed = self._feed(view, mark if current else NO_TIME, until)
+            due = feed.take(until)
+            feed.written_to = until
             rows += due
             counts[view.name] = len(due)
-            marks[watermark_key(self.bundle.project, view.name)] = struct.pack(">q", known_by)
+            marks[watermark_key(self.bundle.project, view.name)] = watermark(until)
+            marks[written_key(self.bundle.project, view.name)] = feed.layout.digest
         whole = len(rows) - len(rows) % _CHUNK
         for at in range(0, whole, _CHUNK):
             self._store.write(rows[at : at + _CHUNK], {})
@@ -104,9 +118,26 @@ class Publisher:
         layouts = [Layout.of(view) for view in self.bundle.views]
         self._store.write([], {layout_key(self.bundle.project, layout.digest): layout.to_json() for layout in layouts})
 
-    def _watermarks(self, views: Sequence[View]) -> list[int]:
-        values = self._store.mget([watermark_key(self.bundle.project, view.name) for view in views])
-        return [watermark_of(value) for value in values]
+    def _standing(self, views: Sequence[View]) -> list[tuple[int, bool]]:
+        """Of each view the watermark, and whether its rows are written in today's layout.
+
+        Raises `DefinitionError` where writing them in today's would take features away from other readers.
+        """
+        project = self.bundle.project
+        values = self._store.mget([watermark_key(project, view.name) for view in views])
+        standing = []
+        for view, mark in zip(views, values, strict=True):
+            written = layout_written(self._store, project, view.name)
+            current = written is not None and written.definition == Layout.of(view).definition
+            lost = set(written.names) - {feature.name for feature in view.features} if written else ()
+            if lost and not self._narrow:
+                raise DefinitionError(
+                    f"view {view.name}: the online store also has {', '.join(sorted(lost))} of it, which the bundle of "
+                    f"service {self.bundle.service} lacks: another service may read it. Publish with a service that "
+                    "has all features of the view, or say that they may go (--narrow)."
+                )
+            standing.append((watermark_of(mark), current))
+        return standing
 
     def _feed(self, view: View, written_to: int, known_by: int) -> _Feed:
         feed = self._feeds.get(view.name)
@@ -138,6 +169,8 @@ class Publisher:
         return _Feed(view, Layout.of(view), written, until, known, event, created, packed_keys, features)
 
 
-def materialize(bundle: Bundle, offline: OfflineStore, store: OnlineStore, known_by: int) -> dict[str, int]:
+def materialize(
+    bundle: Bundle, offline: OfflineStore, store: OnlineStore, known_by: int, *, narrow: bool = False
+) -> dict[str, int]:
     """Publish once, incrementally, up to `known_by` (microseconds); rows written, by view."""
-    return Publisher(bundle, offline, store).advance(known_by)
+    return Publisher(bundle, offline, store, narrow=narrow).advance(known_by)

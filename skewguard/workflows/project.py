@@ -87,7 +87,7 @@ def load_project(path: str | Path | None = None, environ: Mapping[str, str] = os
 
 
 def _relative(name: str, value: str, root: Path) -> str:
-    if name in _PATHS:
+    if name in _PATHS and "://" not in value:
         return str(root / value)
     if name == "store" and value.startswith("sqlite:"):
         return f"sqlite:{root / value.removeprefix('sqlite:').removeprefix('//')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from skewguard.definitions import Bundle
 from skewguard.errors import AskError, MissingExtra
 from skewguard.offline import OfflineStore, Rule
 from skewguard.online import OnlineStore, open_store
+from skewguard.place import place_of, shown
 from skewguard.policy import Policy, load_policy
-from skewguard.snapshot import Snapshot, build_snapshot
+from skewguard.snapshot import Snapshot, adopt_snapshot, build_snapshot
 from skewguard.verdict import Verdict
 from skewguard.workflows.guard import guard
 from skewguard.workflows.materialize import materialize
@@ -51,15 +53,44 @@ class Repository:
         out: str | Path,
         id_column: str | None = None,
         rule: Rule = Rule.KNOWN,
+        as_served: bool = False,
+        fit_before: datetime | None = None,
     ) -> Snapshot:
-        """A point-in-time training set, frozen at `out`.
+        """A point-in-time training set, frozen at `out`, a folder or a URI.
 
         `entity_df` has keys, request fields, `event_timestamp` (UTC) and the label columns: a pandas frame, an Arrow
-        table or a Parquet file. One row in, one row out, in order.
+        table or a Parquet file. One row in, one row out, in order. `as_served` counts a row once the online store could
+        serve it: its view's `availability_lag` after it was known. `fit_before` keeps the asks from then on out of what
+        model inputs are fitted on.
         """
-        labels = [label] if isinstance(label, str) else list(label)
         return build_snapshot(
-            self.bundle(service), read_entity_df(entity_df), out, labels=labels, id_column=id_column, rule=rule
+            self.bundle(service),
+            read_entity_df(entity_df),
+            out,
+            labels=_names(label),
+            rule=rule,
+            as_served=as_served,
+            id_column=id_column,
+            fit_before=fit_before,
+        )
+
+    def adopt(
+        self,
+        service: str,
+        rows: pd.DataFrame | pa.Table | str | Path,
+        *,
+        label: str | Sequence[str] = (),
+        out: str | Path,
+        id_column: str | None = None,
+        rule: str = "unknown",
+    ) -> Snapshot:
+        """A training set that was built elsewhere, frozen at `out` as it is given.
+
+        `rows` is an `entity_df` that has the service's features as well, by their full names (`view__feature`) or,
+        where no other feature has it, their own. `rule`: by which it was built, `known`, `feast` or `unknown`.
+        """
+        return adopt_snapshot(
+            self.bundle(service), read_entity_df(rows), out, labels=_names(label), rule=rule, id_column=id_column
         )
 
     def materialize(self, service: str, store: str | OnlineStore, *, known_by: int | None = None) -> dict[str, int]:
@@ -84,15 +115,20 @@ def open(path: str | Path, *, feature_store_yaml: str | Path | None = None) -> R
     return Repository(path, feature_store_yaml)
 
 
+def _names(label: str | Sequence[str]) -> list[str]:
+    return [label] if isinstance(label, str) else list(label)
+
+
 def read_entity_df(entity_df: Any) -> pa.Table:
     """Asks as an Arrow table, whatever they came as; raises `AskError` where they cannot be read."""
     if isinstance(entity_df, pa.Table):
         return entity_df
     if isinstance(entity_df, str | Path):
         try:
-            return pq.read_table(entity_df)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise AskError("entity_df", f"{entity_df}: expected a Parquet file: {error}") from error
+            place = place_of(entity_df)
+            return pq.read_table(place.path, filesystem=place.filesystem)
+        except (OSError, pa.ArrowException) as error:
+            raise AskError("entity_df", f"{shown(entity_df)}: expected a Parquet file: {error}") from error
     if hasattr(entity_df, "to_records"):
         return pa.Table.from_pandas(entity_df, preserve_index=False)
     raise AskError(

@@ -35,7 +35,7 @@ def score(
     Every batch is in the log before it is in the file. The file appears whole or not at all. Returns the rows. Raises
     `ModelError` for a model that was fitted on other features.
     """
-    model.check(bundle.vector)
+    model.check(bundle.vector, bundle.fitted_digest)
     request = {field.name: field.dtype for field in bundle.request}
     spine = read_spine(asks, bundle.keys, request, as_of=as_of, id_column=id_column)
     flat = schema(bundle)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def describe(snapshot: Snapshot) -> dict[str, Any]:
     """Manifest, profile per column, statuses per view and balance per label, as plain data."""
-    profile = load_profile(snapshot.path)
+    profile = load_profile(snapshot.place)
     columns = {name: _column(column) for name, column in profile.columns.items()}
     balance = {name: dict(_balance(profile.columns[name])) for name in snapshot.manifest.labels}
     return {"manifest": asdict(snapshot.manifest), "columns": columns, "views": profile.views, "labels": balance}
@@ -56,7 +56,7 @@ def show_tables(snapshot: Snapshot) -> Iterator[RenderableType]:
     manifest = snapshot.manifest
     origin = f"adopted, built by rule {manifest.adopted}" if manifest.adopted else f"rule {manifest.rule}"
     served = ", as served" if manifest.as_served else ""
-    yield f"{snapshot.path}: {manifest.service}, {manifest.rows:,} rows, {origin}{served}, id {snapshot.id[:16]}"
+    yield f"{snapshot.place}: {manifest.service}, {manifest.rows:,} rows, {origin}{served}, id {snapshot.id[:16]}"
     yield f"asks from {manifest.since} to {manifest.until}; built at {manifest.built_at}"
     columns = Table(box=None, padding=(0, 2, 0, 0))
     columns.add_column("column", no_wrap=True)
@@ -86,6 +86,7 @@ def verify_lines(result: Verification) -> Iterator[str]:
         yield result.damage
     for view in result.views:
         yield str(view)
+        yield from (f"    {example}" for example in view.examples)
     for view_name, months in result.months.items():
         yield f"source of {view_name}: other rows than it had in {', '.join(months)}"
     for name, rows in result.derived.items():

@@ -45,12 +45,13 @@ class Verified:
 @dataclass(frozen=True, slots=True)
 class OnDemand:
     """An on-demand view: its features by the function behind each (`module:function`), waivers by the function's name,
-    and what running it as it is showed: (whether that is a counterexample, a sentence)."""
+    what running it as it is showed: (whether that is a counterexample, a sentence), and complaints about its body."""
 
     name: str
     functions: dict[str, str]
     waived: dict[str, str]
     ran: tuple[bool, str] | None = None
+    complaints: tuple[str, ...] = ()
 
 
 def verify_bundle(path: str | Path) -> list[Verified]:
@@ -89,6 +90,7 @@ def verify(views: Sequence[OnDemand], today: date | None = None) -> list[Verifie
             one = loaded[reference]
             result = checked.get(one.reference) if isinstance(one, Transform) else str(one)
             lines.append(_line(view, feature, reference, result or "", today))
+        lines += [Verified(view.name, "", "", State.REFUSED, complaint) for complaint in view.complaints]
         if view.ran is not None:
             counterexample, why = view.ran
             lines.append(Verified(view.name, "", "", State.SKEWED if counterexample else State.UNPROVEN, why))

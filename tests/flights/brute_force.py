@@ -5,7 +5,7 @@ of the answer alone. Of the rows of a key whose event and created times are not 
 greatest (event, created) answers, of several the one with the greatest value; older than the view's time to live, it is
 expired. A derived value is only as present as its least present input.
 
-    answers = recompute(rows)                        # rows of asks.parquet as dicts
+    answers = recompute(rows, fitted_before)         # rows of asks.parquet as dicts
     answers["weather__temp"][0]                      # Answer(value=39.92, status='present')
 """
 
@@ -77,8 +77,9 @@ class Flight:
         return None if self.arr_delay is None else self.sched_arr + timedelta(minutes=self.arr_delay)
 
 
-def recompute(asks: Iterable[Mapping[str, Any]]) -> dict[str, list[Answer]]:
-    """Every stored and derived feature of `asks`, by full name, in the order of the asks.
+def recompute(asks: Sequence[Mapping[str, Any]], fitted_before: datetime) -> dict[str, list[Answer]]:
+    """Every stored and derived feature of `asks`, by full name, in the order of the asks; what is fitted is fitted on
+    those asked before `fitted_before`.
 
     An ask is a row of asks.parquet: event_timestamp, origin, dest, tailnum, sched_dep, distance, carrier, destination;
     its instants are aware.
@@ -88,7 +89,20 @@ def recompute(asks: Iterable[Mapping[str, Any]]) -> dict[str, list[Answer]]:
         stored = {name: answer for view in VIEWS for name, answer in _answer(view, ask)}
         for name, answer in (stored | dict(_derived(stored, ask))).items():
             answers.setdefault(name, []).append(answer)
-    return answers
+    return answers | {"model_input__carrier_delay": _carrier_delays(asks, answers, fitted_before)}
+
+
+def _carrier_delays(
+    asks: Sequence[Mapping[str, Any]], answers: Mapping[str, list[Answer]], before: datetime
+) -> list[Answer]:
+    """The mean of what was last known of the arrivals of the carrier's planes."""
+    delays: dict[str, list[int]] = {}
+    for ask, known in zip(asks, answers["tail_arrival__arr_delay"], strict=True):
+        if ask["event_timestamp"] < before and known.value is not None:
+            delays.setdefault(ask["carrier"], []).append(known.value)
+    means = {carrier: sum(minutes) / len(minutes) for carrier, minutes in delays.items()}
+    found = [means.get(ask["carrier"]) for ask in asks]
+    return [Answer(mean, "null" if mean is None else "present") for mean in found]
 
 
 class View(NamedTuple):

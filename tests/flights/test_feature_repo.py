@@ -133,10 +133,14 @@ def test_every_range_in_a_contract_is_true_of_the_year(store: FeatureStore, buil
 
 
 def test_the_model_gets_numbers_only(store: FeatureStore) -> None:
-    """The service names every numeric feature and every transform, and not the manufacturer."""
+    """The service names every numeric feature and every transform, the fitted one in its tags, and not the
+    manufacturer."""
     service = store.get_feature_service("flight_delay")
     names = [feature.name for projection in service.feature_view_projections for feature in projection.features]
     kinds = {str(feature.dtype) for projection in service.feature_view_projections for feature in projection.features}
     assert "manufacturer" not in names
     assert kinds == {"Float64", "Int64"}
+    fitted = service.tags["skewguard.model_input"].split()
+    assert fitted == ["flights.transforms:carrier_delay"]
+    names += [reference.partition(":")[2] for reference in fitted]
     assert {value.name for value in vars(transforms).values() if isinstance(value, Transform)} <= set(names)

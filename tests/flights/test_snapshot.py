@@ -2,10 +2,12 @@
 
 import math
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +18,7 @@ from skewguard.values import Status
 from tests.flights.brute_force import recompute
 
 SAMPLE = 300
+FITTED_BEFORE = datetime(2013, 10, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")
@@ -35,14 +38,15 @@ def sampled(built: Path) -> pa.Table:
 def snapshot(bundle: Bundle, sampled: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     """Their snapshot."""
     out = tmp_path_factory.mktemp("snapshot") / "sample"
-    return build_snapshot(bundle, sampled, out, labels=["late", "label_time"], id_column="flight_id")
+    labels = ["late", "label_time"]
+    return build_snapshot(bundle, sampled, out, labels=labels, id_column="flight_id", fit_before=FITTED_BEFORE)
 
 
 def test_every_feature_of_a_sample_is_what_plain_loops_over_the_raw_files_give(
     snapshot: Snapshot, sampled: pa.Table
 ) -> None:
     """Every stored and derived feature and its status equals the brute-force recomputation from the CSVs."""
-    truth = recompute(sampled.to_pylist())
+    truth = recompute(sampled.to_pylist(), FITTED_BEFORE)
     (served,) = snapshot.served()
     wrong = []
     for name, column in served.features(snapshot.bundle).items():
@@ -54,6 +58,21 @@ def test_every_feature_of_a_sample_is_what_plain_loops_over_the_raw_files_give(
             if not equal or status != answer.status:
                 wrong.append((name, served.spine.ids[row], value, status, answer))
     assert wrong == []
+
+
+def test_what_is_fitted_is_fitted_on_earlier_asks_alone_and_ends_the_vector(
+    snapshot: Snapshot, bundle: Bundle, sampled: pa.Table
+) -> None:
+    """The snapshot's bundle holds the carriers' means, its manifest the same ones; the vector ends with the feature."""
+    (served,) = snapshot.served()
+    usual = dict(snapshot.manifest.fitted["model_input__carrier_delay"]["usual"]["table"])
+    early = sampled.filter(pc.less(sampled["event_timestamp"], FITTED_BEFORE))
+    assert usual.keys() <= set(early["carrier"].to_pylist())
+    assert snapshot.bundle.fitted_values == snapshot.manifest.fitted
+    assert bundle.unfitted == ("model_input__carrier_delay",)
+    assert snapshot.bundle.vector[-1] == "model_input__carrier_delay"
+    expected = [usual.get(carrier, math.nan) for carrier in sampled["carrier"].to_pylist()]
+    np.testing.assert_array_equal(served.vector[:, -1], expected)
 
 
 def test_no_feature_could_have_been_known_only_after_its_ask(snapshot: Snapshot) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from flights import transforms
 from skewguard.transforms import Transform, fingerprint, run
+from skewguard.transforms.learned import sample
 from skewguard.values import Column, Dtype, Status
 
-ALL = [value for value in vars(transforms).values() if isinstance(value, Transform)]
+ALL = [sample(value) for value in vars(transforms).values() if isinstance(value, Transform)]
 SUMMER = datetime(2013, 7, 4, 3, 30, tzinfo=UTC)  # 23:30 on Wednesday the 3rd in New York
 WINTER = datetime(2014, 1, 1, 4, 45, tzinfo=UTC)  # 23:45 on 31 December in New York
 
@@ -42,6 +43,14 @@ def _run(transform: Transform, *columns: list[Any]) -> list[Any]:
 def test_a_transform_computes_what_it_says(transform: Transform, columns: list[list[Any]], expected: list[Any]) -> None:
     """Each feature's value on inputs whose answer a person can work out."""
     assert _run(transform, *columns) == expected
+
+
+def test_a_carriers_usual_delay_is_the_mean_of_its_planes() -> None:
+    """Whatever its case and blanks; a carrier that was not there when the mean was taken has none."""
+    carriers = np.array(["UA", "b6", " ua ", "B6", "UA"], dtype=object)
+    usual = transforms.usual_delay(carriers, np.array([10, 4, -1, 5, 3]))  # type: ignore[arg-type]
+    assert usual == {"UA": 4.0, "B6": 4.5}
+    assert _run(transforms.carrier_delay.bind({"usual": usual}), ["ua", "B6 ", "OO"]) == [4.0, 4.5, None]
 
 
 def test_wind_along_the_runway_does_not_cross_it() -> None:

@@ -18,7 +18,7 @@ def test_a_stock_client_of_a_gated_server_is_refused_and_then_admitted(server: W
     name = "gated-over-http"
     with pytest.raises(RestException, match=r"PERMISSION_DENIED: skewguard: model m-.* has no verdict"):
         server.log_model(registered_name=name)
-    assert server.client().search_registered_models() == []
+    assert server.client().search_registered_models(f"name = '{name}'") == []
     with pytest.raises(Refused, match=r"^model m-.* has no verdict; run"):
         register(server.log_model(), name, registry_uri=server.registry_uri, tracking_uri=server.tracking_uri)
     version = mlflow.register_model(f"models:/{server.judged(name)}", name).version

@@ -122,6 +122,8 @@ def test_a_verdict_survives_its_record(trust: Trust) -> None:
 def test_a_record_stays_within_what_mlflow_stores(trust: Trust) -> None:
     """Reasons and builds are cut; what binds the verdict is not."""
     wordy = replace(GOOD, reasons=tuple(f"reason {i} " + '"é\n' * 400 for i in range(50)))
+    wordy = replace(wordy, notes=("note " * 900,), advice="advice " * 900)
+    wordy = replace(wordy, coverage=replace(wordy.coverage, truth="truth " * 900, blind=("blind " * 900,)))
     wordy = replace(wordy, subject=replace(wordy.subject, builds=tuple("x" * 400 for _ in range(200))))
     text = sign_verdict(wordy, KEY)
     assert len(text) < 5000

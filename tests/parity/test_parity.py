@@ -12,12 +12,14 @@ import pyarrow as pa
 import pytest
 
 from skewguard.answer import Served, answer, from_table, schema, to_batch
+from skewguard.definitions import load_bundle
 from skewguard.online import Lookup, open_store
 from skewguard.oracle import brute_force
+from skewguard.snapshot import build_snapshot
 from skewguard.spine import Spine, ViewRows
 from skewguard.values import NO_TIME, Status
 from skewguard.workflows.materialize import Publisher
-from tests.worlds import HOUR, World, assert_identical, assert_same_bits, shop
+from tests.worlds import HOUR, World, assert_identical, assert_same_bits, shop, with_model_inputs
 
 
 def moments(world: World) -> Iterator[tuple[int, Spine]]:
@@ -54,6 +56,29 @@ def test_what_is_served_is_what_training_saw(store_url: str, tmp_path: Path, see
                 assert_identical(online[view.name], brute_force(view, asks))
                 seen |= set(online[view.name].status.tolist())
     assert seen == {Status.PRESENT, Status.EXPIRED, Status.NOT_FOUND}
+
+
+def test_what_is_fitted_is_the_same_on_both_sides(store_url: str, tmp_path: Path) -> None:
+    """Model inputs with a snapshot's values: online and offline, one by one and together, and as in the snapshot."""
+    world = with_model_inputs(shop(tmp_path, seed=6))
+    snapshot = build_snapshot(world.bundle, world.asks, tmp_path / "snapshot", id_column="ask_id")
+    fitted = replace(world, bundle=load_bundle(tmp_path / "snapshot" / "bundle.json"))
+    (frozen,) = snapshot.served()
+    whole = world.spine
+    with world.offline() as offline, closing(open_store(store_url)) as store:
+        publisher = Publisher(fitted.bundle, offline, store)
+        reader = Lookup(fitted.bundle, store)
+        for known_by, asks in moments(fitted):
+            publisher.advance(known_by)
+            online = answer(fitted.bundle, asks, reader.answer(asks))
+            assert_same_answer(fitted, online, answer(fitted.bundle, asks, offline.answer(asks)))
+            assert_same_answer(fitted, online, _rows(frozen, np.flatnonzero(whole.as_of == known_by)))
+            for i in range(len(asks)):
+                one = asks.take(np.array([i]))
+                alone = answer(fitted.bundle, one, reader.answer(one))
+                assert_same_answer(fitted, alone, _rows(online, np.array([i])))
+    for spec in fitted.bundle.derived:
+        assert not spec.is_model_input or frozen.derived[spec.full_name].present.any()
 
 
 def test_one_ask_at_a_time_is_answered_as_in_a_batch(store_url: str, tmp_path: Path) -> None:

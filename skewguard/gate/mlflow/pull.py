@@ -14,7 +14,6 @@ import json
 import shutil
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,10 +30,10 @@ from skewguard.gate.ledger import Ledger, newest
 from skewguard.gate.mlflow.logged import files, records_of
 from skewguard.gate.mlflow.store import LOGGED_MODEL
 from skewguard.gate.record import VERDICT_TAG, Record, read_record
+from skewguard.gate.webhook import post
 from skewguard.model import load_model, model_digest
 
 CURRENT = "current"
-_WEBHOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +99,8 @@ def watch(
             now, alarm = f"the model that is served stays: {error}", True
         if now != said:
             tell(now)
-            if alarm and webhook:
-                _post(webhook, f"skewguard pull {registry.uri}: {now}", tell)
+            if alarm and webhook and (complaint := post(webhook, f"skewguard pull {registry.uri}: {now}")):
+                tell(complaint)
         said = now
         if rounds != 0:
             time.sleep(every)
@@ -164,16 +163,3 @@ def _replace(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text)
     part.replace(path)
-
-
-def _post(url: str, text: str, tell: Callable[[str], None]) -> None:
-    """What Slack's incoming webhooks take, and most others. A webhook that fails does not stop the watch."""
-    if not url.startswith(("http://", "https://")):
-        raise SkewguardError(f"--webhook: expected an http(s) URL, got {url!r}")
-    body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  (checked above)
-    try:
-        with urllib.request.urlopen(request, timeout=_WEBHOOK_SECONDS):  # noqa: S310
-            pass
-    except OSError as error:
-        tell(f"the webhook {url} did not take it: {error}")

@@ -43,11 +43,6 @@ def asked_of(
     for view in feature_views:
         name = view.projection.name_to_use()
         wanted = dict.fromkeys(ref.partition(":")[2] for ref in refs if ref.partition(":")[0] == name)
-        if getattr(view, "feature_transformation", None) or getattr(view, "aggregations", None):
-            complaints.append(
-                f"feature view {view.name}: it has a transformation, which Feast runs when it materializes and not "
-                "here: offline and online would differ. Transform before the source is written, or on demand."
-            )
         types = {field.name: field.dtype for field in view.features}
         scalars = [feature for feature in wanted if feature not in types or dtype_of(types[feature])]
         views[name] = read_view(view, view.projection, scalars, repo, complaints)

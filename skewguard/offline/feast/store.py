@@ -28,7 +28,7 @@ from skewguard.definitions import Source
 from skewguard.definitions.feast import dtype_of, mapped_from
 from skewguard.definitions.feast import read_source as source_of
 from skewguard.errors import DefinitionError, SourceError
-from skewguard.offline.duckdb import Rule
+from skewguard.offline import Rule
 from skewguard.offline.feast.columns import apart, asked_of, computed, entity_table, type_in_arrow, type_in_spark
 from skewguard.offline.feast.job import Reading, SkewguardRetrievalJob, local
 from skewguard.offline.parquet import add_part, append_rows

@@ -1,4 +1,4 @@
-"""Compare: Pairs -> findings and counts. Measures, never decides."""
+"""Pairs -> findings and counts: every logged value against its truth, view by view, tap by tap."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skewguard.definitions import View
 from skewguard.findings import Example, Finding, Kind, Observed, Tap
 from skewguard.model import Model
 from skewguard.replay import Age, Pairs
-from skewguard.values import Array, Column, Dtype, Mask, Status, instant, same
+from skewguard.values import NO_TIME, Array, Column, Dtype, Mask, Status, instant, same
 
 EXAMPLES = 3
 _HOUR = 3_600_000_000
@@ -52,6 +52,8 @@ def compare(pairs: Pairs, model: Model | None = None) -> Comparison:
     for age in pairs.age.values():
         unverifiable |= (age == Age.UNVERIFIABLE) | (age == Age.UNANSWERED)
         lagged |= age == Age.LAGGED
+    for rewritten in pairs.rewritten.values():
+        unverifiable |= rewritten
     unverifiable &= ~mismatched
     lagged &= ~mismatched & ~unverifiable
     return Comparison(
@@ -67,48 +69,67 @@ def compare(pairs: Pairs, model: Model | None = None) -> Comparison:
 def _views(pairs: Pairs) -> Iterator[Observed]:
     """What is wrong with the row that a view served, whatever its values."""
     about = {
-        Age.STALE: (Kind.STALE, "an older row than max_lag allows"),
-        Age.LEAK: (Kind.LEAK, "a row that was not known at the request"),
-        Age.UNHEARD: (Kind.MISMATCH, "a row that the source does not have"),
+        Age.STALE: (Kind.STALE, "rows were served an older row than max_lag allows"),
+        Age.LEAK: (Kind.LEAK, "rows were served a row that was not known at the request"),
+        Age.UNHEARD: (Kind.MISMATCH, "rows were served a row that the source does not have"),
     }
     for view in pairs.bundle.views:
         for age, (kind, what) in about.items():
             rows = pairs.age[view.name] == age
             if rows.any():
-                count, n = int(rows.sum()), len(pairs)
-                message = f"{view.name}: {count:,} of {n:,} rows were served {what}"
                 examples = tuple(_row_example(pairs, view, i) for i in np.flatnonzero(rows)[:EXAMPLES])
-                yield _observed(pairs, rows, (kind, view.name, message, Tap.STORE), examples)
+                benign = max((feature.contract.benign_rate for feature in view.features), default=0.0)
+                yield _observed(pairs, rows, _Told(kind, view.name, what, Tap.STORE, benign), examples)
 
 
 def _stored(pairs: Pairs) -> Iterator[Observed]:
     """Stored features whose value is neither the truth nor that of the source row they name."""
     for view in pairs.bundle.views:
+        served, known = pairs.served.views[view.name], pairs.as_known.views[view.name]
         judged = ~np.isin(pairs.age[view.name], [Age.UNHEARD, Age.UNANSWERED])
+        judged &= (served.event == NO_TIME) | (known.event != NO_TIME)  # what is gone cannot be held against
+        if view.name in pairs.rewritten:
+            judged &= ~pairs.rewritten[view.name]
         for feature in view.features:
             name = view.full_name(feature.name)
-            rows = judged & ~_same(pairs, name, pairs.served.views[view.name].features[feature.name])
-            yield from _feature(pairs, name, rows, Tap.STORE)
+            rows = judged & ~_same(pairs, name, served.features[feature.name])
+            yield from _feature(pairs, name, rows, Tap.STORE, known.features[feature.name])
 
 
 def _derived(pairs: Pairs) -> Iterator[Observed]:
-    """Derived features that the transform, run again on the logged raw values, does not give."""
+    """Derived features that the transform, run again on the logged raw values, does not give.
+
+    A model input may read a derived feature: where that one differs already, it is told there.
+    """
+    differing: dict[str, Mask] = {}
     for spec in pairs.bundle.derived:
-        served, again = pairs.served.derived[spec.full_name], pairs.recomputed[spec.full_name]
-        yield from _feature(pairs, spec.full_name, ~_equal(pairs, spec.full_name, served, again), Tap.TRANSFORM)
+        name = spec.full_name
+        served, again = pairs.served.derived[name], pairs.recomputed[name]
+        rows = ~_equal(pairs, name, served, again)
+        for source in spec.inputs:
+            if source in differing:
+                rows &= ~differing[source]
+        differing[name] = rows
+        yield from _feature(pairs, name, rows, Tap.MODEL_INPUT if _is_model_input(spec) else Tap.TRANSFORM, again)
+
+
+def _is_model_input(spec: object) -> bool:
+    return bool(getattr(spec, "is_model_input", False))
 
 
 def _vector(pairs: Pairs) -> Iterator[Observed]:
     """What entered the model but is not the feature that was served."""
     again = vector(pairs.bundle, pairs.served)
-    for i, name in enumerate(pairs.bundle.vector):
-        a, b = (_float_column(np.ascontiguousarray(m[:, i])) for m in (pairs.served.vector, again))
+    got = pairs.served.vector
+    differs = ~((got == again) | (np.isnan(got) & np.isnan(again))).all(axis=0)
+    for i in np.flatnonzero(differs):
+        name = pairs.bundle.vector[i]
+        a, b = (_float_column(np.ascontiguousarray(m[:, i])) for m in (got, again))
         rows = ~same(a, b, ulps=pairs.ulps)
         if rows.any():
-            count = int(rows.sum())
-            message = f"{name}: {count:,} of {len(pairs):,} values entered the model as something else than was served"
-            examples = tuple(_example(pairs, a, b, r) for r in np.flatnonzero(rows)[:EXAMPLES])
-            yield _observed(pairs, rows, (Kind.MISMATCH, name, message, Tap.MODEL_INPUT), examples)
+            told = _Told(Kind.MISMATCH, name, "values entered the model as something else than was served",
+                         Tap.MODEL_INPUT, pairs.bundle.contracts[name].benign_rate)  # fmt: skip
+            yield _observed(pairs, rows, told, _examples(pairs, a, b, rows), a, b)
 
 
 def _prediction(pairs: Pairs, model: Model | None) -> Iterator[Observed]:
@@ -119,9 +140,9 @@ def _prediction(pairs: Pairs, model: Model | None) -> Iterator[Observed]:
     a, b = _float_column(served), _float_column(model.predict(pairs.served.vector))
     rows = a.present & ~same(a, b, ulps=pairs.ulps)
     if rows.any():
-        message = f"prediction: {int(rows.sum()):,} of {len(pairs):,} are not what the model says of the logged vector"
-        examples = tuple(_example(pairs, a, b, r) for r in np.flatnonzero(rows)[:EXAMPLES])
-        yield _observed(pairs, rows, (Kind.MISMATCH, "prediction", message, Tap.PREDICTION), examples)
+        what = "are not what the model says of the logged vector"
+        told = _Told(Kind.MISMATCH, "prediction", what, Tap.PREDICTION)
+        yield _observed(pairs, rows, told, _examples(pairs, a, b, rows), a, b)
 
 
 def _contracts(pairs: Pairs) -> Iterator[Observed]:
@@ -130,7 +151,8 @@ def _contracts(pairs: Pairs) -> Iterator[Observed]:
         contract = pairs.bundle.contracts[name]
         broken = np.zeros(len(pairs), dtype=bool)
         if contract.null == "refused":
-            broken |= column.status == Status.NULL
+            # A store that tells no absence from another says null where there is no row.
+            broken |= (column.status == Status.NULL) & (pairs.truth.feature(pairs.bundle, name).status <= Status.NULL)
         if column.dtype.is_numeric:
             for bound, beyond in ((contract.minimum, np.less), (contract.maximum, np.greater)):
                 if bound is not None:
@@ -138,29 +160,27 @@ def _contracts(pairs: Pairs) -> Iterator[Observed]:
         if contract.values is not None:
             broken |= column.present & ~np.isin(column.values.astype(str), contract.values)
         if broken.any():
-            message = f"{name}: {int(broken.sum()):,} of {len(pairs):,} served values break the contract"
             truth = pairs.truth.feature(pairs.bundle, name)
-            examples = tuple(_example(pairs, column, truth, r) for r in np.flatnonzero(broken)[:EXAMPLES])
-            yield _observed(pairs, broken, (Kind.CONTRACT, name, message, Tap.STORE), examples)
+            told = _Told(Kind.CONTRACT, name, "served values break the contract", Tap.STORE, contract.benign_rate)
+            yield _observed(pairs, broken, told, _examples(pairs, column, truth, broken), column, truth)
 
 
-def _feature(pairs: Pairs, name: str, rows: Mask, tap: Tap) -> Iterator[Observed]:
+def _feature(pairs: Pairs, name: str, rows: Mask, tap: Tap, truth: Column) -> Iterator[Observed]:
     if not rows.any():
         return
-    served, truth = (s.feature(pairs.bundle, name) for s in (pairs.served, pairs.as_known))
-    if tap is Tap.TRANSFORM:
-        truth = pairs.recomputed[name]
-    message = f"{name}: {int(rows.sum()):,} of {len(pairs):,} values differ from the truth"
+    served = pairs.served.feature(pairs.bundle, name)
+    what = "values differ from the truth"
     downstream = [d.full_name for d in pairs.bundle.derived if name in d.inputs]
     if downstream:
-        message += f"; carried into {', '.join(downstream)}"
-    examples = tuple(_example(pairs, served, truth, r) for r in np.flatnonzero(rows)[:EXAMPLES])
-    yield _observed(pairs, rows, (Kind.MISMATCH, name, message, tap), examples)
+        what += f"; carried into {', '.join(downstream)}"
+    told = _Told(Kind.MISMATCH, name, what, tap, pairs.bundle.contracts[name].benign_rate)
+    yield _observed(pairs, rows, told, _examples(pairs, served, truth, rows), served, truth)
 
 
 def _same(pairs: Pairs, name: str, served: Column) -> Mask:
     known, truth = (s.feature(pairs.bundle, name) for s in (pairs.as_known, pairs.truth))
-    return _equal(pairs, name, served, known) | _equal(pairs, name, served, truth)
+    equal = _equal(pairs, name, served, known)
+    return equal if truth is known or equal.all() else equal | _equal(pairs, name, served, truth)
 
 
 def _equal(pairs: Pairs, name: str, a: Column, b: Column) -> Mask:
@@ -168,11 +188,33 @@ def _equal(pairs: Pairs, name: str, a: Column, b: Column) -> Mask:
     return same(a, b, rtol=contract.rtol, atol=contract.atol, ulps=pairs.ulps)
 
 
-def _observed(pairs: Pairs, rows: Mask, what: tuple[Kind, str, str, Tap], examples: tuple[Example, ...]) -> Observed:
-    kind, feature, message, tap = what
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a finding says: `what` follows on 'feature: some of many'."""
+
+    kind: Kind
+    feature: str
+    what: str
+    tap: Tap
+    benign: float = 0.0
+
+
+def _observed(
+    pairs: Pairs,
+    rows: Mask,
+    told: _Told,
+    examples: tuple[Example, ...],
+    served: Column | None = None,
+    truth: Column | None = None,
+) -> Observed:
+    count, of = int(rows.sum()), len(rows)
+    message = f"{told.feature}: {count:,} of {of:,} {told.what}"
     hours = by_hour(pairs.served.spine.as_of, rows)
-    finding = Finding(kind, feature, int(rows.sum()), len(rows), message, tap, examples=examples, by_hour=hours)
-    return Observed(finding, rows)
+    finding = Finding(
+        told.kind, told.feature, count, of, message, told.tap,
+        examples=examples, by_hour=hours, benign=told.benign,
+    )  # fmt: skip
+    return Observed(finding, rows, served, truth)
 
 
 def by_hour(as_of: Array, rows: Mask) -> tuple[tuple[str, int, int], ...]:
@@ -191,8 +233,10 @@ def _row_example(pairs: Pairs, view: View, row: int) -> Example:
     return Example(*_who(pairs, row), shown("served"), shown("truth"))
 
 
-def _example(pairs: Pairs, served: Column, truth: Column, row: int) -> Example:
-    return Example(*_who(pairs, row), _shown(served, row), _shown(truth, row))
+def _examples(pairs: Pairs, served: Column, truth: Column, rows: Mask) -> tuple[Example, ...]:
+    return tuple(
+        Example(*_who(pairs, row), _shown(served, row), _shown(truth, row)) for row in np.flatnonzero(rows)[:EXAMPLES]
+    )
 
 
 def _who(pairs: Pairs, row: int) -> tuple[str, str, str]:

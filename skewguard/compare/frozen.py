@@ -1,0 +1,211 @@
+"""Sources that repeat themselves or stand still longer than they ever did: frozen alike for training and serving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from skewguard.answer import Served
+from skewguard.compare.evidence import Hits
+from skewguard.definitions import Bundle, View
+from skewguard.findings import Finding, Kind
+from skewguard.snapshot.hashing import hash_rows
+from skewguard.values import NO_TIME, Array, Column, Mask
+
+BENIGN = 0.001
+"""So many rows may come from a spell longer than any in the snapshot."""
+
+_LONGER = 2.0
+_EVENTS = 5
+_RUNS = 100
+_WHOLE = ""
+
+
+@dataclass
+class _Spells:
+    """Different source rows of one view, as they were served: key, event, and the values' hash per feature."""
+
+    keys: list[Array] = field(default_factory=list)
+    events: list[Array] = field(default_factory=list)
+    values: list[Array] = field(default_factory=list)
+
+    def add(self, key: Array, event: Array, values: Array) -> None:
+        """More of them."""
+        order = np.lexsort((event, key))
+        new = np.ones(len(order), dtype=bool)
+        new[1:] = (key[order[1:]] != key[order[:-1]]) | (event[order[1:]] != event[order[:-1]])
+        first = order[new]
+        self.keys.append(key[first])
+        self.events.append(event[first])
+        self.values.append(values[first])
+
+    def ordered(self) -> tuple[Array, Array, Array]:
+        """All, each once, by key and event."""
+        key, event = np.concatenate(self.keys), np.concatenate(self.events)
+        values = np.concatenate(self.values)
+        order = np.lexsort((event, key))
+        key, event, values = key[order], event[order], values[order]
+        new = np.ones(len(key), dtype=bool)
+        new[1:] = (key[1:] != key[:-1]) | (event[1:] != event[:-1])
+        return key[new], event[new], values[new]
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Runs of equal values in successive source rows of one key: where they begin and end, and how many rows."""
+
+    start: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    key: Array
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How sources behaved, in microseconds: the longest time that a feature of a view (the whole view under "") stayed
+    as it was, and the greatest age at an ask; without those that say nothing, because they are as long as the snapshot.
+    """
+
+    longest: dict[tuple[str, str], int]
+    oldest: dict[str, int]
+    span: int = 1 << 62
+
+
+def habits(bundle: Bundle, training: Served) -> Habits:
+    """Of every view with enough rows."""
+    longest, oldest = {}, {}
+    span = int(np.ptp(training.spine.as_of)) if len(training.spine) else 0
+    for view in bundle.views:
+        spells = _Spells()
+        key, event, values, there = _rows_of(view, training)
+        if there.sum() < _RUNS:
+            continue
+        spells.add(key[there], event[there], values[there])
+        age = int((training.spine.as_of[there] - event[there]).max())
+        if age * 10 < span:  # what is always old, such as a plane's year, grows older every day
+            oldest[view.name] = age
+        ordered = spells.ordered()
+        for i, name in enumerate(_names(view)):
+            runs = _runs(*ordered, i)
+            if len(runs.key) >= _RUNS and int(runs.rows.sum()) - len(np.unique(runs.key)) >= _RUNS:
+                most = int((runs.end - runs.start).max())
+                if most * 10 < span:
+                    longest[view.name, name] = most
+    return Habits(longest, oldest, span)
+
+
+class Frozen:
+    """Two signs, per view: a key's values stay as they are over longer than ever, and its rows grow older than ever."""
+
+    def __init__(self, bundle: Bundle, held: Habits) -> None:
+        self.bundle = bundle
+        self._longest, self._oldest, self._span = held.longest, held.oldest, held.span
+        self._log: dict[str, _Spells] = {}
+        self._rows: dict[str, list[tuple[Array, Array]]] = {}
+        self._still: dict[str, Hits] = {}
+
+    def add(self, served: Served) -> None:
+        """One more batch."""
+        for view in self.bundle.views:
+            if not any(name == view.name for name, _ in self._longest) and view.name not in self._oldest:
+                continue
+            key, event, values, there = _rows_of(view, served)
+            self._log.setdefault(view.name, _Spells()).add(key[there], event[there], values[there])
+            self._rows.setdefault(view.name, []).append((key[there], event[there]))
+            if view.name in self._oldest:
+                self._stand_still(view, served, event, there)
+
+    def findings(self) -> list[Finding]:
+        """One per view and sign; a feature alone only where not the whole view is frozen."""
+        found = [f for hits in self._still.values() if (f := hits.finding()) is not None]
+        for view in self.bundle.views:
+            if view.name not in self._log:
+                continue
+            ordered = self._log[view.name].ordered()
+            for i, name in enumerate(_names(view)):
+                longest = self._longest.get((view.name, name))
+                finding = None if longest is None else self._repeats(view, name, longest, _runs(*ordered, i))
+                if finding is not None:
+                    found.append(finding)
+                    if name == _WHOLE:
+                        break
+        return found
+
+    def _stand_still(self, view: View, served: Served, event: Array, there: Mask) -> None:
+        limit = int(_LONGER * self._oldest[view.name])
+        age = served.spine.as_of - event
+        hit = there & (age > limit)
+        what = "rows were answered by a source row older than twice the oldest in the snapshot: the source stands still"
+        hits = self._still.setdefault(view.name, Hits(Kind.FROZEN, view.name, what, BENIGN))
+        hits.add(served, hit, [_hours(one) for one in age[hit][:3].tolist()], [f"at most {_hours(limit)}"] * 3)
+
+    def _repeats(self, view: View, name: str, longest: int, runs: _Runs) -> Finding | None:
+        spell = runs.end - runs.start
+        long = (spell > _LONGER * longest) & (runs.rows >= _EVENTS) & (spell < self._span // 10)
+        if not long.any():
+            return None
+        rows, of = 0, 0
+        for key, event in self._rows[view.name]:
+            of += len(key)
+            for start, end, one in zip(runs.start[long], runs.end[long], runs.key[long], strict=True):
+                rows += int(((key == one) & (event >= start) & (event <= end)).sum())
+        worst = int((runs.end - runs.start)[long].max())
+        feature = view.full_name(name) if name else view.name
+        what = (
+            f"rows come from a spell in which the source repeated itself, up to {_hours(worst)} long; in the snapshot "
+            f"no spell was longer than {_hours(longest)}"
+        )
+        hits = Hits(Kind.FROZEN, feature, what, BENIGN)
+        hits.rows, hits.of = rows, of
+        return hits.finding()
+
+
+def _names(view: View) -> list[str]:
+    """The whole view first, then each feature that may be told alone: counts and texts repeat themselves anyway."""
+    return [_WHOLE, *(feature.name for feature in view.features if feature.dtype.is_float)]
+
+
+def _rows_of(view: View, served: Served) -> tuple[Array, Array, Array, Mask]:
+    """(hash of the key, event, hash of the values (n, 1 + features), which rows name a source row) of a view."""
+    rows, n = served.views[view.name], len(served.spine)
+    there = np.asarray(rows.event != NO_TIME)
+    key = np.ascontiguousarray(hash_rows([served.spine.keys[k.ask] for k in view.keys], n)[:, 0])
+    bits = {feature.name: _bits(rows.features[feature.name]) for feature in view.features}
+    whole = np.zeros(n, dtype=np.uint64)
+    for one in bits.values():
+        whole = whole * np.uint64(0x9E3779B97F4A7C15) + one
+    return (
+        key,
+        rows.event,
+        np.stack([whole, *(bits[name] for name in _names(view)[1:])], axis=1),
+        there & (rows.status <= 2),
+    )
+
+
+def _bits(column: Column) -> npt.NDArray[np.uint64]:
+    """One number per value; a text's is its place among the texts that Python hashed in this process."""
+    values = column.values
+    if values.dtype == object:
+        return np.fromiter(map(hash, values), dtype=np.int64, count=len(values)).view(np.uint64)
+    if column.dtype.is_float:
+        return np.where(column.present, values.astype(np.float64) + 0.0, np.nan).view(np.uint64)
+    return values.astype(np.int64).view(np.uint64)
+
+
+def _runs(key: Array, event: Array, values: Array, column: int) -> _Runs:
+    """The runs of equal values of one column, key by key. Rows are ordered by key and event."""
+    if not len(key):
+        nothing = np.empty(0, dtype=np.int64)
+        return _Runs(nothing, nothing, nothing, nothing)
+    mine = values[:, column]
+    new = np.ones(len(key), dtype=bool)
+    new[1:] = (key[1:] != key[:-1]) | (mine[1:] != mine[:-1])
+    first = np.flatnonzero(new)
+    last = np.append(first[1:], len(key)) - 1
+    return _Runs(event[first], event[last], last - first + 1, key[first])
+
+
+def _hours(us: int) -> str:
+    return f"{us / 3_600_000_000:.1f} h"

@@ -1,0 +1,1 @@
+"""On-demand views: `feast.py` makes them of transforms."""

@@ -1,0 +1,33 @@
+"""Replay: what training would have said at the instant of every logged row.
+
+`ServingLog + Snapshot -> Pairs`. For each row there are three answers: `served` (the log), `truth` (the join at the
+row's instant, under the snapshot's rule and definitions) and `as_known` (the source rows that the served row itself
+names, looked up exactly). `served` against `as_known` shows what was computed wrongly, `as_known` against `truth`
+what was old. Old is legitimate (LAGGED) only where every newer row became known within the view's `max_lag`.
+
+    pairs.py     the data        truth.py    what the sources say, and what they can still witness
+    naming.py    which source row was served, and how old it was         stream.py   the log, batch by batch
+"""
+
+from skewguard.replay.pairs import HEADER_FIELDS, Age, Pairs, concat, take, ulps_to
+from skewguard.replay.stream import BATCH_ROWS, alone, comparable, equality, recompute, replay, served_batches
+from skewguard.replay.truth import InPlace, Sources, Truth
+
+__all__ = [
+    "BATCH_ROWS",
+    "HEADER_FIELDS",
+    "Age",
+    "InPlace",
+    "Pairs",
+    "Sources",
+    "Truth",
+    "alone",
+    "comparable",
+    "concat",
+    "equality",
+    "recompute",
+    "replay",
+    "served_batches",
+    "take",
+    "ulps_to",
+]

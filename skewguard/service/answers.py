@@ -1,0 +1,237 @@
+"""From an answered micro-batch to the JSON of each request in it, in bytes.
+
+Statuses repeat: the JSON of a row's statuses is made once per distinct row of status bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from skewguard.answer import Served
+from skewguard.definitions import Bundle
+from skewguard.model import Model
+from skewguard.values import Column, Dtype, Status, instant
+
+NAMES = [status.name.lower() for status in Status]
+_REMEMBERED = 4096
+"""How many different rows of statuses are remembered; then all are forgotten."""
+
+
+class Wording:
+    """What the answers of one bundle have in common."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        at = {name: i for i, name in enumerate(bundle.dtypes)}
+        self.outputs = list(bundle.outputs)
+        self.output_at = [at[name] for name in bundle.outputs]
+        self._vector_at = [(name, at[name]) for name in bundle.vector]
+        self.only_floats = bundle.vector == bundle.outputs and {bundle.dtypes[n] for n in bundle.outputs} == {
+            Dtype.FLOAT64
+        }
+        self.service = orjson.dumps(bundle.service)
+        self._statuses: dict[bytes, bytes] = {}
+        self._missing: dict[bytes, bytes] = {}
+        self._absent: dict[bytes, bytes] = {}
+
+    def statuses(self, row: bytes) -> bytes:
+        """JSON of the status of each output; `row` holds a status byte per feature of `Bundle.dtypes`."""
+        return _remembered(
+            self._statuses,
+            row,
+            lambda: {name: NAMES[row[i]] for name, i in zip(self.outputs, self.output_at, strict=True)},
+        )
+
+    def missing(self, row: bytes) -> bytes:
+        """JSON of the status of those features of the vector that have no value."""
+        return _remembered(
+            self._missing,
+            row,
+            lambda: {name: NAMES[row[i]] for name, i in self._vector_at if row[i] > Status.DEFAULTED},
+        )
+
+    def absent(self, statuses: npt.NDArray[np.uint8]) -> bytes:
+        """JSON of the status of those outputs that have no value, one object per row."""
+        if statuses.max(initial=0) <= Status.DEFAULTED:
+            return b"[%b]" % b",".join([b"{}"] * len(statuses))
+        return b"[%b]" % b",".join([self._absent_of(bytes(row)) for row in statuses])
+
+    def _absent_of(self, row: bytes) -> bytes:
+        return _remembered(
+            self._absent,
+            row,
+            lambda: {
+                name: NAMES[row[i]]
+                for name, i in zip(self.outputs, self.output_at, strict=True)
+                if row[i] > Status.DEFAULTED
+            },
+        )
+
+
+def _remembered(known: dict[bytes, bytes], key: bytes, make: Callable[[], Any]) -> bytes:
+    found = known.get(key)
+    if found is None:
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        made: bytes = orjson.dumps(make())
+        known[key] = made
+        return made
+    return found
+
+
+@dataclass(frozen=True)
+class Answers:
+    """An answered micro-batch. `statuses` uint8 (n, features of `Bundle.dtypes`), C-contiguous."""
+
+    wording: Wording
+    served: Served
+    statuses: npt.NDArray[np.uint8]
+    model: Model | None
+
+    @cached_property
+    def worst(self) -> int:
+        """The least present status of all."""
+        return int(self.statuses.max(initial=0))
+
+    @cached_property
+    def rows(self) -> Sequence[Sequence[Any]]:
+        """Plain values of the outputs, row by row."""
+        if self.wording.only_floats and not self._infinite:
+            rows: list[list[Any]] = self.served.vector.tolist()
+            return rows
+        columns = self.columns(0, len(self.served.spine))
+        return list(zip(*columns, strict=True)) if columns else [()] * len(self.served.spine)
+
+    def columns(self, start: int, stop: int) -> list[list[Any]]:
+        """Plain values of the outputs in some rows, column by column."""
+        bundle, served, infinite = self.wording.bundle, self.served, self._infinite
+        columns = []
+        for name in self.wording.outputs:
+            column = served.feature(bundle, name)
+            if column.dtype.is_float:  # no value is NaN, which becomes null
+                values = column.values[start:stop].tolist()
+                columns.append([_finite(value) for value in values] if infinite else values)
+            else:
+                columns.append(_plain(column, slice(start, stop)))
+        return columns
+
+    @cached_property
+    def _infinite(self) -> bool:
+        return bool(np.isinf(self.served.vector).any())
+
+    @cached_property
+    def predictions(self) -> list[float]:
+        """One per row."""
+        given = self.served.prediction
+        return [] if given is None else given.tolist()
+
+    def row_statuses(self, row: int) -> bytes:
+        """The status bytes of one row."""
+        return bytes(self.statuses[row])
+
+    def head(self, request_id: str, row: int) -> bytes:
+        """What every answer begins with."""
+        return b'{"request_id":%b,"service":%b,"as_of":"%b",' % (
+            orjson.dumps(request_id),
+            self.wording.service,
+            instant(int(self.served.spine.as_of[row])).encode(),
+        )
+
+
+def _plain(column: Column, rows: slice) -> list[Any]:
+    """What JSON says of each value, null where there is none."""
+    values: list[Any]
+    if column.dtype is Dtype.TIMESTAMP:
+        values = [instant(us) for us in column.values[rows].view("int64").tolist()]
+    else:
+        values = column.values[rows].tolist()
+    if not column.status[rows].any():
+        return values
+    return [value if ok else None for value, ok in zip(values, column.present[rows].tolist(), strict=True)]
+
+
+def _finite(value: float) -> float | str:
+    """JSON has no number for infinity."""
+    return value if not math.isinf(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+Encode = Callable[[Answers, str, int, int], bytes]
+"""The body of one request: the batch, the request's id, its first row and the row after its last."""
+
+
+def one_features(answers: Answers, request_id: str, start: int, _: int) -> bytes:
+    """The features of one ask."""
+    said = answers.wording
+    values = orjson.dumps(dict(zip(said.outputs, answers.rows[start], strict=True)))
+    statuses = said.statuses(answers.row_statuses(start))
+    return answers.head(request_id, start) + b'"features":%b,"statuses":%b}' % (values, statuses)
+
+
+def many_features(answers: Answers, request_id: str, start: int, stop: int) -> bytes:
+    """The features of several asks, column by column."""
+    said = answers.wording
+    values = orjson.dumps(dict(zip(said.outputs, answers.columns(start, stop), strict=True)))
+    missing = said.absent(answers.statuses[start:stop])
+    return b"".join((answers.head(request_id, start), b'"features":', values, b',"missing":', missing, b"}"))
+
+
+def one_prediction(answers: Answers, request_id: str, start: int, _: int) -> bytes:
+    """The prediction for one ask."""
+    missing = answers.wording.missing(answers.row_statuses(start))
+    return answers.head(request_id, start) + b'"prediction":%b,%b,"missing":%b}' % (
+        orjson.dumps(answers.predictions[start]),
+        _named(answers.model),
+        missing,
+    )
+
+
+def many_predictions(answers: Answers, request_id: str, start: int, stop: int) -> bytes:
+    """The predictions for several asks, in their order."""
+    missing = b",".join(answers.wording.missing(answers.row_statuses(row)) for row in range(start, stop))
+    return answers.head(request_id, start) + b'"predictions":%b,%b,"missing":[%b]}' % (
+        orjson.dumps(answers.predictions[start:stop]),
+        _named(answers.model),
+        missing,
+    )
+
+
+def mlflow_predictions(answers: Answers, request_id: str, start: int, stop: int) -> bytes:
+    """As an MLflow scoring server answers."""
+    return b'{"predictions":%b,"request_id":%b}' % (
+        orjson.dumps(answers.predictions[start:stop]),
+        orjson.dumps(request_id),
+    )
+
+
+def inference(answers: Answers, request_id: str, start: int, stop: int) -> bytes:
+    """As the Open Inference Protocol answers."""
+    model = answers.model
+    return orjson.dumps(
+        {
+            "model_name": answers.wording.bundle.service,
+            "model_version": (model.model_id or model.digest) if model else "",
+            "id": request_id,
+            "outputs": [
+                {
+                    "name": "prediction",
+                    "shape": [stop - start],
+                    "datatype": "FP64",
+                    "data": answers.predictions[start:stop],
+                }
+            ],
+        }
+    )
+
+
+def _named(model: Model | None) -> bytes:
+    if model is None:
+        return b'"model_id":null,"model_digest":null'
+    return b'"model_id":%b,"model_digest":%b' % (orjson.dumps(model.model_id), orjson.dumps(model.digest))

@@ -255,6 +255,7 @@ def _tell(place: Place, clean: Gated, skewed: Gated, summary: dict[str, Any]) ->
     _console.rule()
     requests = (e.request_id for f in skewed.verdict.findings for e in f.examples if e.request_id)
     example = next(requests, "REQUEST_ID")
+    _console.print(f"card      {clean.card}/card.html among the artifacts of the run in MLflow")
     _console.print(f"reports   {place.root}/clean/report.html, {place.root}/skewed/report.html")
     _console.print(f"one row   .venv/bin/skewguard explain {example} --project {place.root}/skewed")
     _console.print(

@@ -15,12 +15,13 @@ from pipelines.train import Candidate, load_candidate
 from skewguard import report
 from skewguard.errors import Refused
 from skewguard.findings import Finding
-from skewguard.gate.keys import SigningKey
-from skewguard.gate.mlflow import attach_verdict, register
+from skewguard.gate.keys import SigningKey, load_trust
+from skewguard.gate.mlflow import Gate, attach_verdict, register
 from skewguard.model import load_model
 from skewguard.policy import load_policy
 from skewguard.snapshot import Snapshot, load_snapshot
 from skewguard.verdict import Verdict
+from skewguard.workflows.card import Stores, Whole, make_card, publish
 from skewguard.workflows.guard import guard
 
 
@@ -40,11 +41,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """What the guard ruled and the gate did: `version` is None where MLflow refused, with its sentence."""
+    """What the guard ruled and the gate did: `version` is None where MLflow refused, with its sentence.
+
+    `card` is where the model card lies among the run's artifacts, empty where nothing was registered."""
 
     verdict: Verdict
     version: str | None
     refusal: str
+    card: str = ""
 
 
 def guard_and_register(
@@ -61,7 +65,7 @@ def guard_and_register(
 ) -> Gated:
     """Judge what the candidate answered, sign the verdict, attach it to the candidate, and ask the registry to take it.
 
-    Writes `out`.json (the verdict) and `out`.html (the report).
+    Writes `out`.json (the verdict) and `out`.html (the report), and the model card of what was registered.
     """
     verdict = guard(
         log,
@@ -88,7 +92,14 @@ def guard_and_register(
         )
     except Refused as refused:
         return Gated(verdict, None, str(refused))
-    return Gated(verdict, version, "")
+    return Gated(verdict, version, "", _card(candidate, snapshot, target, verdict))
+
+
+def _card(candidate: Candidate, snapshot: Snapshot, target: Target, verdict: Verdict) -> str:
+    """Put the registered version's card where people look for it: in MLflow, among the artifacts of the run."""
+    trust = load_trust(Gate.from_environment(tracking_uri=target.tracking_uri).trust)
+    stores = Stores(trust, target.tracking_uri, target.registry_uri)
+    return publish(make_card(candidate.model_id, target.name, snapshot, stores, verdict=Whole.of(verdict)), stores)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

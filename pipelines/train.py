@@ -19,6 +19,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import mlflow
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import sklearn
 import skops
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -26,6 +27,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from pipelines.command import exit_code
 from skewguard.gate.mlflow import artifacts
+from skewguard.gate.mlflow.card import TRAINED_UNTIL_TAG
 from skewguard.model import BUNDLE_KEY, FEATURES_KEY, FITTED_KEY, SNAPSHOT_KEY, TRUSTED_TYPES, model_digest
 from skewguard.snapshot import Snapshot, load_snapshot
 
@@ -71,9 +73,8 @@ def train(
         mlflow.create_experiment(experiment, artifact_location=(out.parent / "artifacts").resolve().as_uri())
     mlflow.set_experiment(experiment)
     with mlflow.start_run() as run:
-        mlflow.set_tags({"skewguard.snapshot": snapshot.id, "skewguard.bundle": snapshot.bundle.digest})
+        mlflow.set_tag(TRAINED_UNTIL_TAG, _trained_until(snapshot, label, cut).isoformat())
         mlflow.log_params(parameters | {"rows": cut})
-        mlflow.log_metrics(metrics)
         info = mlflow.sklearn.log_model(
             estimator,
             name="model",
@@ -87,6 +88,8 @@ def train(
                 FITTED_KEY: snapshot.bundle.fitted_digest,
             },
         )
+        snapshot.bind(info, tracking_uri)
+        mlflow.log_metrics(metrics, model_id=info.model_id)
     with artifacts(info.model_id, tracking_uri) as folder:
         candidate = Candidate(
             info.model_id,
@@ -108,6 +111,13 @@ def held_out_from(asks: pa.Table, label: str = "late") -> datetime:
     known = asks["event_timestamp"].filter(asks[label].is_valid())
     held_out: datetime = known[_cut(len(known))].as_py()
     return held_out
+
+
+def _trained_until(snapshot: Snapshot, label: str, cut: int) -> datetime:
+    """The last ask among the rows that are trained on."""
+    asks = snapshot.to_arrow(["event_timestamp", label])
+    until: datetime = pc.max(asks["event_timestamp"].filter(asks[label].is_valid())[:cut]).as_py()
+    return until
 
 
 def _cut(rows: int) -> int:

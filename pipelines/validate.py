@@ -27,19 +27,25 @@ SUITES = Path("feature_repo/expectations")
 Progress = Callable[[str, int, int], None]
 
 
-def validate_sources(bundle: Bundle, suites: Path = SUITES, progress: Progress | None = None) -> list[Finding]:
+def validate_sources(
+    bundle: Bundle, suites: Path = SUITES, progress: Progress | None = None, data_docs: Path | None = None
+) -> list[Finding]:
     """What is wrong with the sources; to be asked before they are materialized."""
     findings = []
     for view in bundle.views:
         suite = keep(suites, source_suite(view))
-        findings += validate(Path(view.source.path), suite, feature_prefix=view.name, progress=progress)
+        findings += validate(
+            Path(view.source.path), suite, feature_prefix=view.name, progress=progress, data_docs=data_docs
+        )
     return findings
 
 
-def validate_snapshot(snapshot: Snapshot, suites: Path = SUITES, progress: Progress | None = None) -> list[Finding]:
+def validate_snapshot(
+    snapshot: Snapshot, suites: Path = SUITES, progress: Progress | None = None, data_docs: Path | None = None
+) -> list[Finding]:
     """What is wrong with a snapshot; to be asked after it is built."""
     suite = keep(suites, snapshot_suite(snapshot.bundle, known_by_ask=snapshot.manifest.rule is Rule.KNOWN))
-    return validate(snapshot.path / "rows.parquet", suite, progress=progress)
+    return validate(snapshot.path / "rows.parquet", suite, progress=progress, data_docs=data_docs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,11 +60,12 @@ def _main(argv: Sequence[str] | None) -> int:
     what.add_argument("--snapshot", type=Path, help="validate this snapshot")
     parser.add_argument("--suites", type=Path, default=SUITES)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data-docs", type=Path, metavar="DIR", help="write Great Expectations' own pages here")
     arguments = parser.parse_args(argv)
     if arguments.bundle:
-        findings = validate_sources(load_bundle(arguments.bundle), arguments.suites)
+        findings = validate_sources(load_bundle(arguments.bundle), arguments.suites, data_docs=arguments.data_docs)
     else:
-        findings = validate_snapshot(load_snapshot(arguments.snapshot), arguments.suites)
+        findings = validate_snapshot(load_snapshot(arguments.snapshot), arguments.suites, data_docs=arguments.data_docs)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
     for finding in findings:

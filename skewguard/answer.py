@@ -28,6 +28,8 @@ from skewguard.model import Model
 from skewguard.spine import Spine, ViewRows
 from skewguard.values import NO_TIME, Array, Column, Dtype
 
+_FEW = 4096
+"""Rows up to which columns are gathered first: a copy that a snapshot of millions of rows would feel."""
 _TIMES = ("event_ts", "created_ts", "watermark")
 
 
@@ -94,9 +96,12 @@ def _declared(column: Column, spec: Derived) -> Column:
 
 def vector(bundle: Bundle, served: Served) -> npt.NDArray[np.float64]:
     """What enters the model: float64 (n, k), C-contiguous, NaN where there is no value."""
-    matrix = np.empty((len(served.spine), len(bundle.vector)), dtype=np.float64)
-    for i, name in enumerate(bundle.vector):
-        column = served.feature(bundle, name)
+    columns = [served.feature(bundle, name) for name in bundle.vector]
+    n = len(served.spine)
+    if 0 < n <= _FEW and columns and all(column.dtype is Dtype.FLOAT64 for column in columns):  # one gathering
+        return np.ascontiguousarray(np.concatenate([column.values for column in columns]).reshape(-1, n).T)
+    matrix = np.empty((n, len(columns)), dtype=np.float64)
+    for i, column in enumerate(columns):
         matrix[:, i] = column.values
         if not column.dtype.is_float:
             matrix[~column.present, i] = np.nan
@@ -142,7 +147,7 @@ def to_batch(bundle: Bundle, served: Served, into: pa.Schema) -> pa.RecordBatch:
         columns += [_instants(times) for times in (rows.event, rows.created, rows.watermark)]
     features = list(served.features(bundle).values())
     n, k = len(spine), len(features)
-    statuses = np.array([column.status for column in features], dtype=np.uint8)
+    statuses = np.concatenate([column.status for column in features] or [np.empty(0, np.uint8)]).reshape(k, n)
     whole = not statuses.any()
     columns += [column.to_arrow(whole=whole) for column in features]
     row_by_row = pa.py_buffer(statuses.T.tobytes())

@@ -10,18 +10,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from skewguard.answer import Served, derive
 from skewguard.definitions import Bundle, View
 from skewguard.findings import Example, Finding, Kind, Tap
 from skewguard.offline import OfflineStore, Rule
-from skewguard.offline.scan import read_source
 from skewguard.snapshot import Snapshot, answers
-from skewguard.snapshot.hashing import hash_rows, whole
 from skewguard.snapshot.verify import same_values
 from skewguard.spine import Spine, ViewRows
-from skewguard.values import NO_TIME, Column, Dtype, Mask, Status, instant
+from skewguard.values import NO_TIME, Column, Mask, Status, instant
 
 EXAMPLES = 3
 _EARLY = "created before their event"
@@ -40,7 +37,7 @@ def audit(snapshot: Snapshot) -> list[Finding]:
     bundle = snapshot.bundle
     tallies: Tallies = {}
     with OfflineStore(bundle.views) as known, OfflineStore(bundle.views, Rule.FEAST) as feast:
-        twins = {view.name: _twins(view, known) for view in bundle.views}
+        ties = [view for view in bundle.views if known.ties(view.name)]
         cut = NO_TIME
         for served in snapshot.served():
             if not len(served.spine):
@@ -53,7 +50,8 @@ def audit(snapshot: Snapshot) -> list[Finding]:
                 for view in bundle.views:
                     _built(tallies, view, served, as_served=snapshot.manifest.as_served)
             for view in bundle.views:
-                _tied(tallies, view, served.spine, rows[view.name], twins[view.name])
+                if view in ties:
+                    _tied(tallies, view, served.spine, rows[view.name], known)
                 _early(tallies, view, served.spine, rows[view.name])
         findings = [tally.finding(kind) for (kind, _), tally in tallies.items() if tally.rows and not tally.aside]
         findings += [one for view in bundle.views for one in _backwards(view, known, cut, tallies)]
@@ -241,40 +239,10 @@ def _backwards(view: View, store: OfflineStore, cut: int, tallies: Tallies) -> I
         yield Finding(Kind.CONTRACT, view.name, int(early.sum()), len(rows), message, Tap.STORE, examples=examples)
 
 
-def _tied(tallies: Tallies, view: View, spine: Spine, rows: ViewRows, twins: npt.NDArray[np.void] | None) -> None:
+def _tied(tallies: Tallies, view: View, spine: Spine, rows: ViewRows, store: OfflineStore) -> None:
     """Asks that were answered by one of several rows equal in keys and both times."""
-    if twins is None or not len(twins):
-        return
-    keys = [spine.keys[key.ask] for key in view.keys]
-    hit = np.isin(_void(keys, rows.event, rows.created), twins) & (rows.status <= Status.NULL)
+    hit = store.tied(view.name, spine, rows) & (rows.status <= Status.NULL)
     message = "training rows were answered by one of several source rows equal in keys and both times: which is true?"
     _tally(tallies, Kind.CONTRACT, view.name, message).add(
         spine, _asked_by(view), hit, lambda _: "one of them", lambda _: "another"
     )
-
-
-def _twins(view: View, store: OfflineStore) -> npt.NDArray[np.void] | None:
-    """Hashes of (keys, event, created) that several source rows share; None where there is none of them."""
-    if not store.ties(view.name):
-        return None
-    source = view.source
-    times = [source.timestamp, *([source.created] if source.created else [])]
-    table = read_source(source, [*(key.column for key in view.keys), *times])
-    keys = [Column.from_arrow(table[key.column], key.dtype, key.column) for key in view.keys]
-    event = _times(table, source.timestamp)
-    hashes = _void(keys, event, _times(table, source.created))
-    whole_keys = np.logical_and.reduce([np.ones(len(table), dtype=bool), event != NO_TIME, *(k.present for k in keys)])
-    distinct, rows = np.unique(hashes[whole_keys], return_counts=True)
-    return distinct[rows > 1]
-
-
-def _void(keys: Sequence[Column], event: Ints, created: Ints) -> npt.NDArray[np.void]:
-    hashes = np.ascontiguousarray(hash_rows([*keys, whole(event), whole(created)], len(event)))
-    return hashes.view([("a", np.uint64), ("b", np.uint64)]).reshape(-1)
-
-
-def _times(table: pa.Table, name: str | None) -> Ints:
-    if name is None:
-        return np.full(len(table), NO_TIME, dtype=np.int64)
-    column = Column.from_arrow(table[name], Dtype.TIMESTAMP, name)
-    return np.where(column.present, column.values.view(np.int64), NO_TIME)

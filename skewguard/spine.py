@@ -150,9 +150,16 @@ def expire(
     A found row older than the TTL is EXPIRED, one whose event lies after the ask is FUTURE. The only place that knows
     this rule: join, lookup service and replay all call it.
     """
-    found = status == Status.PRESENT
-    status = np.where(found & (event > as_of), np.uint8(Status.FUTURE), status)
+    found = status == _PRESENT
+    late = found & (event > as_of)
+    if late.any():
+        status = np.where(late, _FUTURE, status)
     if ttl_us is not None:
         old = found & (as_of - np.where(found, event, as_of) > ttl_us)
-        status = np.where(old, np.uint8(Status.EXPIRED), status)
+        if old.any():
+            status = np.where(old, _EXPIRED, status)
     return status
+
+
+# a member's attribute costs more than the comparison
+_PRESENT, _FUTURE, _EXPIRED = (np.uint8(one) for one in (Status.PRESENT, Status.FUTURE, Status.EXPIRED))

@@ -65,7 +65,7 @@ class Stock:
             arrays["created"] = pa.array(at, STAMP).cast(stamp)
         path = self.folder / f"{name}.parquet"
         pq.write_table(pa.table(arrays), path)
-        stamps = {"timestamp_field": "event_timestamp", "created_timestamp_column": "created" if created else ""}
+        stamps: Any = {"timestamp_field": "event_timestamp", "created_timestamp_column": "created" if created else ""}
         return FileSource(name=name, path=str(path), **stamps)
 
     def view(
@@ -113,7 +113,7 @@ def r04(folder: Path, **settings: Any) -> Path:
     repo = Stock(folder, **settings)
     source = repo.source(driver_id=[1], x=[1.0])
     fields = [Field(name="x", dtype=Float64)]
-    made = {"mode": "pandas", "udf": tenfold, "udf_string": TENFOLD, "online": True, "ttl": DAY}
+    made: Any = {"mode": "pandas", "udf": tenfold, "udf_string": TENFOLD, "online": True, "ttl": DAY}
     return repo.apply(BatchFeatureView(name="bfv", entities=[DRIVER], schema=fields, source=source, **made))
 
 
@@ -153,7 +153,9 @@ def r10(folder: Path, **settings: Any) -> Path:
     """Two features that share a field of Redis."""
     repo = Stock(folder, **settings)
     a, b = colliding()
-    return repo.apply(repo.view(repo.source(driver_id=[1], **{a: [1.0], b: [2.0]}), **{a: Float64, b: Float64}))
+    columns: Any = {a: [1.0], b: [2.0]}
+    kinds: Any = {a: Float64, b: Float64}
+    return repo.apply(repo.view(repo.source(driver_id=[1], **columns), **kinds))
 
 
 def r11(folder: Path, **settings: Any) -> Path:
@@ -168,7 +170,14 @@ def r11(folder: Path, **settings: Any) -> Path:
         ints=[[1, None], [2]],
         asint=[1.9, None],
     )
-    kinds = {"zip": String, "flag": Bool, "small": Int32, "emb": Array(Float32), "ints": Array(Int64), "asint": Int64}
+    kinds: Any = {
+        "zip": String,
+        "flag": Bool,
+        "small": Int32,
+        "emb": Array(Float32),
+        "ints": Array(Int64),
+        "asint": Int64,
+    }
     return repo.apply(repo.view(source, **kinds))
 
 
@@ -186,7 +195,7 @@ def r16(folder: Path, **settings: Any) -> Path:
     repo = Stock(folder, **settings)
     source = repo.source(driver_id=[1, 1], x=[1.0, 2.0])
     sums = [Aggregation(column="x", function="sum", time_window=None, name="sum_x")]
-    made = {"mode": "pandas", "aggregations": sums, "online": True, "ttl": DAY}
+    made: Any = {"mode": "pandas", "aggregations": sums, "online": True, "ttl": DAY}
     fields = [Field(name="sum_x", dtype=Float64)]
     return repo.apply(BatchFeatureView(name="bfv", entities=[DRIVER], schema=fields, source=source, **made))
 
@@ -204,7 +213,7 @@ def clean(folder: Path, **settings: Any) -> Path:
         title=["a", "Zürich"],
         flag=[True, None],
     )
-    kinds = {"x": Float64, "small": Float32, "n": Int64, "zip": String, "title": String, "flag": Bool}
+    kinds: Any = {"x": Float64, "small": Float32, "n": Int64, "zip": String, "title": String, "flag": Bool}
     view = repo.view(source, **kinds)
     repo.apply(view, FeatureService(name="svc", features=[view]))
     repo.store.materialize(NOW - 2 * DAY, NOW)

@@ -8,7 +8,7 @@ import pytest
 from skewguard.causes import MINIMUM_ROWS, explain
 from skewguard.causes.slices import slices
 from skewguard.compare import compare
-from skewguard.definitions import View
+from skewguard.definitions import Fitted, View
 from skewguard.findings import Finding, Kind, Observed, Tap
 from skewguard.replay import Age, Pairs
 from skewguard.values import Array, Column, Mask, Status
@@ -406,3 +406,46 @@ def test_the_whole_explanation_reads_as_a_colleague_would_say_it(clean: Pairs) -
     assert finding.slices == ("only build B", "since 2024-03-04T10:12Z")
     assert finding.rows == bad.sum()
     assert finding.message.startswith("weather__wind: 5")
+
+
+def test_a_wrong_prediction_gets_a_cause(loop: Loop, clean: Pairs) -> None:
+    """What was answered beside what the model says of the logged vector is evidence like any other."""
+    served = clean.served.prediction
+    assert served is not None
+    shifted = replace(clean, served=replace(clean.served, prediction=served + 0.25))
+    (observed,) = [one for one in compare(shifted, loop.model).observed if one.finding.feature == "prediction"]
+    finding = explain(observed, shifted)
+    assert (finding.cause_kind, finding.cause) == ("unit", "served = truth + 0.25")
+
+
+# -- the stage --------------------------------------------------------------------------------------------------------
+
+
+def test_a_transform_that_gives_a_line_leaves_other_code_among_the_causes(clean: Pairs) -> None:
+    """The inputs are right, so that it is the code, whatever the line says of it."""
+    derived = {**clean.served.derived}
+    ratio = derived["derived__per_stop"]
+    derived["derived__per_stop"] = Column.build(ratio.dtype, ratio.values * 1.37, ratio.status)
+    wrong = replace(clean, served=replace(clean.served, derived=derived))
+    (found,) = [one for one in compare(wrong).observed if one.finding.tap is Tap.TRANSFORM]
+    finding = explain(found, wrong)
+    assert finding.cause == "served = truth x 1.37; the inputs are right, so the server ran other code"
+    assert "other_code" in {one.kind for one in (*finding.causes, *finding.alternatives)}
+
+
+def test_a_fitted_transform_that_gives_a_line_was_fitted_otherwise(clean: Pairs) -> None:
+    """A factor or an offset at a fitted value's place is another fitted value."""
+    specs = [
+        replace(spec, fitted=(Fitted("mean", "mean", ("distance",), 4.0),)) if spec.name == "per_stop" else spec
+        for spec in clean.bundle.derived
+    ]
+    derived = {**clean.served.derived}
+    ratio = derived["derived__per_stop"]
+    derived["derived__per_stop"] = Column.build(ratio.dtype, ratio.values - 3.25, ratio.status)
+    wrong = replace(
+        clean, bundle=replace(clean.bundle, derived=tuple(specs)), served=replace(clean.served, derived=derived)
+    )
+    (found,) = [one for one in compare(wrong).observed if one.finding.tap is Tap.TRANSFORM]
+    finding = explain(found, wrong)
+    assert finding.cause_kind == "fitted_values"
+    assert finding.cause.startswith("served = truth - 3.25: as other fitted values")

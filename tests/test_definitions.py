@@ -184,7 +184,7 @@ def test_a_view_is_compiled_with_all_that_the_join_needs(repo: Repo) -> None:
     promised = Contract(max_lag_us=60_000_000, owner="shop")
     assert made.view("buyer") == View(
         "buyer",
-        (Key("cust", "buyer_id", Dtype.INT64),),
+        (Key("cust", "buyer_id", Dtype.INT64, "buyer_id"),),
         (
             Feature("spent", "amt", Dtype.FLOAT64, replace(promised, minimum=0.0, owner="desk")),
             Feature("visits", "visits", Dtype.INT64, promised),
@@ -218,6 +218,7 @@ def test_a_view_may_be_asked_for_twice_under_other_keys(repo: Repo) -> None:
     assert made.view("road").keys == (Key("dst", "dst", Dtype.STRING), Key("src", "origin", Dtype.STRING))
     assert made.view("back").keys == (Key("dst", "src", Dtype.STRING), Key("src", "dst", Dtype.STRING))
     assert made.view("road").ttl_us is None
+    assert [view.feast_name for view in (made.view("road"), made.view("back"))] == ["road", "road"]
     assert made.outputs == ("road__toll", "back__toll")
     keys = {"origin": ["a"], "dst": ["b"], "src": ["a"]}
     with OfflineStore(made.views) as offline:

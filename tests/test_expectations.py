@@ -1,5 +1,6 @@
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from skewguard.definitions import Bundle, Derived, Feature, Key, RequestField, S
 from skewguard.errors import DefinitionError, SourceError
 from skewguard.expectations import Suite, keep, load, save, snapshot_suite, source_suite
 from skewguard.findings import Finding, Kind
+from skewguard.policy import Policy
 from skewguard.values import Dtype
+from skewguard.verdict import Coverage, Ruling, Subject, judge
 
 ROWS = 40
 START = dt.datetime(2013, 11, 5, tzinfo=dt.UTC)
@@ -468,3 +471,52 @@ def test_a_snapshot_column_of_another_type_is_one_finding(tmp_path: Path, valida
     assert finding.feature == "weather__visibility"
     assert "expected type float32" in finding.message
     assert "found double" in finding.message
+
+
+USERS = {
+    "name": "weather",
+    "id": "5e2e2a1c-6e0e-4c5e-9f0b-0d8d6f0a7c11",
+    "notes": "kept by the weather desk",
+    "meta": {"great_expectations_version": "1.24.1", "team": "weather desk"},
+    "expectations": [
+        {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "wind", "min_value": 100.0}, "meta": {},
+         "id": "0c9f8fd2-96f8-4b4a-8f6a-0f6a2f4f9d10", "severity": "critical"},
+        {"type": "expect_column_values_to_match_regex", "kwargs": {"column": "origin", "regex": "^[A-Z]{3}$"},
+         "meta": {}},
+        {"type": "expect_column_values_to_be_in_set",
+         "kwargs": {"column": "sky", "mostly": 0.9, "value_set": ["clear"]},
+         "meta": {"notes": "nearly always"}},
+        {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "origin", "value": 3}, "meta": {}},
+        {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "fog"}, "meta": {}},
+    ],
+}  # fmt: skip
+"""A suite as Great Expectations 1.x saves it, with nothing of ours in it."""
+
+
+def test_a_suite_that_a_user_wrote_is_run_as_it_is_and_decides_the_verdict(tmp_path: Path, validate: Validate) -> None:
+    """It is neither rewritten nor completed; each of its failures is a finding that fails under a strict policy."""
+    text = json.dumps(USERS)
+    (tmp_path / "weather.json").write_text(text)
+    suite = keep(tmp_path, source_suite(WEATHER) | {"name": "weather"})
+    assert suite == USERS
+    assert (tmp_path / "weather.json").read_text() == text
+    findings = run(validate, tmp_path, weather(), suite)
+    assert {one.kind for one in findings} == {Kind.EXPECTATION}
+    assert [one.feature for one in findings] == ["weather__wind", "weather__fog"]
+    verdict = judge(findings, Coverage(rows=5000, equal=5000), Subject(evidence="shadow"), Policy(("*",)), now=START)
+    assert verdict.ruling is Ruling.FAIL
+    assert set(verdict.reasons) == {one.message for one in findings}
+
+
+def test_data_docs_are_written_on_request(tmp_path: Path, validate: Validate) -> None:
+    """The library's own page tells of every expectation, those of absent columns included; else nothing is written."""
+    path = tmp_path / "weather.parquet"
+    pq.write_table(weather(), path)
+    before = validate(path, USERS, feature_prefix="weather")
+    assert not (tmp_path / "docs").exists()
+    assert validate(path, USERS, feature_prefix="weather", data_docs=tmp_path / "docs") == before
+    page = (tmp_path / "docs" / "weather.html").read_text()
+    for told in ("origin", "wind", "fog", "Evaluated Expectations", "Failed"):
+        assert told in page, told
+    table = page[page.index("Evaluated Expectations") :]
+    assert re.search(r"Evaluated Expectations\D+5\D", re.sub(r"<[^>]*>", " ", table))

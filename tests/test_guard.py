@@ -135,7 +135,7 @@ FAULTS: dict[str, tuple[Fault, Kind, str, Tap, str]] = {
     "an int off by one": (_in("plane", "seats", lambda v: v + 1), Kind.MISMATCH, "plane__seats", Tap.STORE, "unit"),
     "a string's case": (
         _in("plane", "maker", lambda v: np.array([x.lower() for x in v], dtype=object)),
-        Kind.MISMATCH, "plane__maker", Tap.STORE, "unknown",
+        Kind.MISMATCH, "plane__maker", Tap.STORE, "text",
     ),
     "null as 0": (
         Fault(store=lambda store, bundle: Store(store, changed(bundle.view("weather"), "gust", _filled))),
@@ -144,15 +144,15 @@ FAULTS: dict[str, tuple[Fault, Kind, str, Tap, str]] = {
     "no TTL": (Fault(runs=never_expiring), Kind.MISMATCH, "weather__wind", Tap.STORE, "ttl"),
     "another key's row of the same hour": (
         _redirected("weather", "JFK", "EWR"),
-        Kind.MISMATCH, "weather__wind", Tap.STORE, "unknown",
+        Kind.MISMATCH, "weather__wind", Tap.STORE, "other_key",
     ),
     "another key's row": (
         _redirected("plane", "N4", "N3"),
-        Kind.MISMATCH, "plane", Tap.STORE, "unknown",
+        Kind.MISMATCH, "plane", Tap.STORE, "other_key",
     ),
     "another key's row for nobody": (
         _redirected("plane", "N10", "N3"),
-        Kind.MISMATCH, "plane", Tap.STORE, "unknown",
+        Kind.MISMATCH, "plane", Tap.STORE, "other_key",
     ),
     "a lost write": (
         _losing("N3", at(10)), Kind.STALE, "plane", Tap.STORE, "lost_write",
@@ -163,10 +163,10 @@ FAULTS: dict[str, tuple[Fault, Kind, str, Tap, str]] = {
     "a writer that stands still": (
         Fault(stopped=("weather", at(12), at(15))), Kind.STALE, "weather", Tap.STORE, "stale"
     ),
-    "rows before they were known": (Fault(ahead_us=15 * MINUTE), Kind.LEAK, "weather", Tap.STORE, ""),
-    "rows of the future": (Fault(ahead_us=2 * HOUR), Kind.LEAK, "weather", Tap.STORE, ""),
-    "other code": (Fault(runs=other_code), Kind.MISMATCH, "derived__gust_ratio", Tap.TRANSFORM, "unknown"),
-    "swapped columns": (Fault(log=_swapped), Kind.MISMATCH, "weather__wind", Tap.MODEL_INPUT, "unknown"),
+    "rows before they were known": (Fault(ahead_us=15 * MINUTE), Kind.LEAK, "weather", Tap.STORE, "leak"),
+    "rows of the future": (Fault(ahead_us=2 * HOUR), Kind.LEAK, "weather", Tap.STORE, "future"),
+    "other code": (Fault(runs=other_code), Kind.MISMATCH, "derived__gust_ratio", Tap.TRANSFORM, "other_code"),
+    "swapped columns": (Fault(log=_swapped), Kind.MISMATCH, "weather__wind", Tap.MODEL_INPUT, "feature_order"),
 }  # fmt: skip
 
 

@@ -26,7 +26,8 @@ from skewguard.servinglog.privacy import pseudonym
 from skewguard.snapshot import load_snapshot, verify_snapshot
 from skewguard.verdict import Ruling
 from skewguard.workflows.erase import erase
-from tests.loop import POLICY, Loop, build, bundle_of, entities
+from skewguard.workflows.explain import explain_request
+from tests.loop import POLICY, Loop, at, build, bundle_of, entities
 
 SCHEMA = pa.schema([("id", pa.string()), ("e__tail", pa.string()), ("x", pa.float64())])
 FAR = 2**60
@@ -232,6 +233,12 @@ def test_a_bundle_that_hides_keys_is_followed_from_the_service_to_the_erasure(
     assert world.guard(tmp_path / "log", policy).verdict.ruling is Ruling.UNKNOWN
     joined = world.guard(tmp_path / "log", policy, secret=SECRET).verdict
     assert (joined.findings, joined.coverage.rows) == ((), 60)
+    one = world.asks["id"][60].as_py()
+    with pytest.raises(LogError, match=r"the keys of tail are hashed in the log: give the secret \w{8} in"):
+        explain_request(tmp_path / "log", world.bundle, one)
+    explained = explain_request(tmp_path / "log", world.bundle, one, secret=SECRET)
+    assert explained.keys["tail"] == world.asks["tail"][60].as_py()
+    assert all(line.equal for line in explained.lines)
     words = ["erase", "tail=N1", "--bundle", world.bundle_path, "--log", tmp_path / "log"]
     assert main([str(word) for word in words]) == 0
     gone = told.count(pseudonym("N1", SECRET))

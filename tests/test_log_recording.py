@@ -382,6 +382,14 @@ def test_hashed_keys_can_be_joined_by_who_has_the_secret(tmp_path: Path, compact
         reading.revealed(b"another secret of some bytes", {"tail": []})
 
 
+def test_a_log_without_hashed_keys_needs_no_secret_and_minds_none(tmp_path: Path) -> None:
+    """One environment may serve several logs, of which some hide keys."""
+    with ServingLog(tmp_path, "s", SMALL, {}) as log:
+        log.append(small("a"))
+    reading = read_log(tmp_path)
+    assert reading.revealed(SECRET, {}) is reading
+
+
 def test_a_pseudonym_has_its_keys_type_and_says_nothing_of_it() -> None:
     """Text becomes 32 hex characters, an integer a signed 64-bit number; a key's text is not its number."""
     assert len(str(pseudonym("x", SECRET))) == 32

@@ -14,19 +14,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fastapi.testclient import TestClient
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from skewguard.definitions import Bundle
+from skewguard.answer import schema
+from skewguard.contract import contract
+from skewguard.definitions import Bundle, load_bundle
 from skewguard.definitions.feast import compile_service
 from skewguard.errors import DefinitionError, LayoutError, StoreUnavailable
+from skewguard.findings import Kind
 from skewguard.online import Lookup, open_lookup
 from skewguard.online.feast_redis import FeastLookup, _column, _timestamp, murmur3
 from skewguard.online.redis import RedisStore
+from skewguard.policy import Policy
+from skewguard.service import create_app
+from skewguard.servinglog import ServingLog
+from skewguard.snapshot import build_snapshot
 from skewguard.spine import ViewRows
+from skewguard.transforms import numeric_class
 from skewguard.values import NO_TIME, Dtype, Status
+from skewguard.verdict import Ruling, Verdict
+from skewguard.workflows.guard import guard
 from tests.worlds import T0, bundle, column, plain, spine, statuses, view
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -72,7 +83,21 @@ def feast(tmp_path: Path, redis_store_url: str) -> FeatureStore:
             **settings,
         )
     )
-    store.apply([one, other, *views, FeatureService(name="svc", features=views)])
+    mapped = FileSource(
+        path=str(tmp_path / "a.parquet"), timestamp_field="at", field_mapping={"id": "a_uid", "o": "uid"}
+    )
+    uid = Entity(name="uid", join_keys=["uid"], value_type=ValueType.STRING)
+    a_uid = Entity(name="a_uid", join_keys=["a_uid"], value_type=ValueType.INT64)
+    schema = [Field(name="uid", dtype=String), Field(name="a_uid", dtype=Int64), Field(name="f64", dtype=Float64)]
+    renamed = FeatureView(name="renamed", entities=[uid, a_uid], schema=schema, source=mapped)
+    again = views[0][["i32"]].with_name("again").with_join_key_map({"id": "friend"})
+    store.apply(
+        [
+            *(one, other, uid, a_uid, *views, renamed),
+            FeatureService(name="svc", features=views),
+            FeatureService(name="aliased", features=[again, renamed]),
+        ]
+    )
     store.materialize(NOW - 24 * HOUR, NOW)
     (tmp_path / "feature_store.yaml").write_text(f"project: shop\nregistry: {tmp_path}/registry.db\nprovider: local\n")
     return store
@@ -118,12 +143,115 @@ def test_what_feast_materialized_is_answered_as_feast_does_and_says_what_feast_h
     assert plain(got["globe"].features["text"])[:5] == theirs["globe__text"]
 
 
+@pytest.mark.redis
+def test_what_a_service_renames_is_found_under_feasts_own_names(
+    feast: FeatureStore, redis_store_url: str, tmp_path: Path
+) -> None:
+    """An alias, a join key map, and join keys that a field mapping renames: the same values as Feast's."""
+    made = compile_service(tmp_path, "aliased")
+    made.save(tmp_path / "b.json")
+    assert load_bundle(tmp_path / "b.json") == made
+    ids, places = [1, 2, 3, 4], ["a", "b", "é", "a"]
+    keys = {"friend": column(Dtype.INT64, ids), "a_uid": column(Dtype.INT64, ids), "uid": column(Dtype.STRING, places)}
+    with closing(open_lookup(made, f"feast+{redis_store_url}").store) as store:
+        got = FeastLookup(made, store).answer(spine([NOW_US] * 4, keys))  # type: ignore[arg-type]
+    assert statuses(got["again"]) == ["present", "present", "expired", "not_found"]
+    assert statuses(got["renamed"]) == ["present", "present", "present", "not_found"]
+    rows = [{"a_uid": i, "uid": o} for i, o in zip(ids, places, strict=True)]
+    theirs = feast.get_online_features(features=["renamed:f64"], entity_rows=rows).to_dict()["f64"]
+    assert plain(got["renamed"].features["f64"]) == theirs
+    assert plain(got["again"].features["i32"])[:2] == TYPES["i32"][2][:2]
+
+
 def _seconds(rows: ViewRows, name: str) -> list[Any]:
     return plain(rows.features[name])
 
 
 def _microseconds(values: Sequence[Any]) -> list[Any]:
     return [round(v.timestamp() * 1_000_000) if isinstance(v, datetime) else v for v in values]
+
+
+def _stock(folder: Path, url: str, tables: dict[str, pa.Table]) -> FeatureStore:
+    """A repository on Feast's own Redis store and engine with a view per table, over the entity `id`."""
+    settings: dict[str, Any] = {"entity_key_serialization_version": 3, "provider": "local", "repo_path": str(folder)}
+    connection = url.removeprefix("redis://").replace("/", ",db=")
+    registry = str(folder / "registry.db")
+    online = {"type": "redis", "connection_string": connection}
+    store = FeatureStore(config=RepoConfig(project="stock", registry=registry, online_store=online, **settings))
+    entity = Entity(name="id", join_keys=["id"], value_type=ValueType.INT64)
+    kinds = {pa.float64(): Float64, pa.int64(): Int64, pa.string(): String}
+    views: list[Any] = []
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+        source = FileSource(
+            name=name, path=str(folder / f"{name}.parquet"), timestamp_field="at", created_timestamp_column="known"
+        )
+        stored = [Field(name=f.name, dtype=kinds[f.type]) for f in table.schema if f.name not in ("id", "at", "known")]
+        schema_ = [Field(name="id", dtype=Int64), *stored]
+        tags = contract(max_lag="60s")
+        views.append(FeatureView(name=name, entities=[entity], ttl=4 * HOUR, schema=schema_, source=source, tags=tags))
+    store.apply([entity, *views, FeatureService(name="svc", features=views)])
+    (folder / "feature_store.yaml").write_text(f"project: stock\nregistry: {registry}\nprovider: local\n")
+    return store
+
+
+def _account(now: datetime) -> pa.Table:
+    """Twelve accounts: events within a second, a correction of one of them, a null, one expired, one with news."""
+    rows: list[tuple[Any, ...]]
+    rows = [(i, now - HOUR - i * timedelta(milliseconds=1250), now - HOUR, i * 1.1, i, f"c{i}") for i in range(1, 12)]
+    rows += [(i, at - HOUR, at - HOUR, -1.0, -1, "old") for i, at, *_ in rows]
+    rows.append((3, rows[2][1], now - HOUR / 2, 33.0, 33, "corrected"))
+    rows.append((5, now - HOUR / 4, now - HOUR / 4, None, None, None))
+    rows.append((12, now - 9 * HOUR, now - 9 * HOUR, 1.0, 1, "long ago"))
+    rows.append((7, now + timedelta(seconds=5), now + timedelta(seconds=10), 77.0, 77, "news"))
+    columns = list(zip(*rows, strict=True))
+    stamp = pa.timestamp("us", tz="UTC")
+    kinds = [pa.int64(), stamp, stamp, pa.float64(), pa.int64(), pa.string()]
+    names = ["id", "at", "known", "amount", "visits", "city"]
+    return pa.table([pa.array(c, k) for c, k in zip(columns, kinds, strict=True)], names=names)
+
+
+@pytest.mark.redis
+def test_a_stock_feast_is_served_logged_and_guarded(redis_store_url: str, tmp_path: Path) -> None:
+    """What Feast materialized is evidence: a clean hour passes, and a value that somebody changed in Redis is found."""
+    now = NOW - 6 * HOUR
+    store = _stock(tmp_path, redis_store_url, {"account": _account(now)})
+    store.materialize(now - 24 * HOUR, now)
+    made = compile_service(tmp_path, "svc")
+    soon = [now + timedelta(seconds=s) for s in (1, 30)]
+    asks = pa.table({"id": [1, 2, 3], "event_timestamp": [now] * 3, "label": [0, 1, 0], "row": ["a", "b", "c"]})
+    snapshot = build_snapshot(made, asks, tmp_path / "snapshot", labels=["label"], id_column="row")
+    policy = Policy(governs=("*",), minimum_rows=10)
+
+    def served(log: str) -> Verdict:
+        header = {"bundle_digest": made.digest, "numeric_class": numeric_class(), "evidence": "production"}
+        lookup = open_lookup(made, f"feast+{redis_store_url}")
+        with closing(lookup.store), ServingLog(tmp_path / log, "svc", schema(made), header) as written:
+            client = TestClient(create_app(made, lookup, written, None, accept_as_of=True))
+            for at in soon:
+                for one in range(1, 14):
+                    body = {"entities": {"id": one}, "as_of": at.isoformat(), "request_id": f"{one}.{at.second}"}
+                    response = client.post("/v1/svc/features", json=body)
+                    assert response.status_code == 200, response.text
+        return guard(tmp_path / log, snapshot, policy).verdict
+
+    clean = served("clean")
+    assert (clean.ruling, clean.findings) == (Ruling.PASS, ())
+    assert (clean.coverage.rows, clean.coverage.lagged, clean.coverage.unverifiable) == (26, 1, 0)
+
+    with closing(RedisStore(redis_store_url)) as redis:
+        reader = FeastLookup(made, redis)
+        (key,) = reader._hashes["account"].keys(spine([NOW_US], {"id": column(Dtype.INT64, [4])}))
+        fields = dict(
+            zip(["", *(f.name for f in made.view("account").features)], reader._fields["account"], strict=True)
+        )
+        assert redis._redis.hget(key, fields["visits"]) == _value(int64_val=4)
+        redis._redis.hset(key, fields["visits"], _value(int64_val=40))
+    skewed = served("skewed")
+    assert skewed.ruling is Ruling.FAIL
+    (finding,) = skewed.findings
+    assert (finding.kind, finding.feature, finding.rows) == (Kind.MISMATCH, "account__visits", 2)
+    assert {example.keys for example in finding.examples} == {"id 4"}
 
 
 @pytest.mark.redis

@@ -194,6 +194,10 @@ def test_a_candidate_is_registered_after_a_clean_shadow_and_refused_after_a_skew
     assert (clean.verdict.ruling, clean.version, clean.refusal) == (Ruling.PASS, "1", "")
     client = mlflow.MlflowClient(tracking_uri)
     assert str(client.get_model_version_by_alias("delay-model", "champion").version) == "1"
+    assert (skewed.card, clean.card) == ("", "skewguard/card/delay-model-1")
+    card = Path(client.download_artifacts(candidate.run_id, f"{clean.card}/card.md")).read_text()
+    assert "# Model card: delay-model, version 1" in card
+    assert "nobody said until when" not in card
 
 
 def test_asks_go_out_in_time_order_to_two_replicas_and_build_b_from_its_deployment(

@@ -314,6 +314,20 @@ def test_a_body_that_is_too_large_is_413(loop: Loop, tmp_path: Path) -> None:
     assert client.rows() == 0
 
 
+def test_ten_thousand_instances_are_refused_by_their_length_and_by_their_number(loop: Loop, tmp_path: Path) -> None:
+    """More than a megabyte is 413; a server that takes such bodies still takes a thousand asks."""
+    body = {"instances": [OK] * 10_000, "as_of": NOON}
+    small, large = (
+        Client(loop, tmp_path / "a"),
+        Client(loop, tmp_path / "b", admission=Admission({}, 1 << 24, 1000, 0.0)),
+    )
+    told = small.post(FEATURES, json=body)
+    assert (told.status_code, told.json()["code"]) == (413, "too_large")
+    told = large.post(FEATURES, json=body)
+    assert (told.status_code, told.json()["errors"][0]["loc"]) == (422, ["body", "instances"])
+    assert small.rows() == large.rows() == 0
+
+
 def test_a_clock_that_steps_back_makes_rows_future_and_loses_none(loop: Loop, tmp_path: Path) -> None:
     """What became true after the new now is `future`; the row says when it was answered, by that clock."""
     instants = iter([us(at(12)), us(at(4)), us(at(12)) + 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -33,7 +34,7 @@ from skewguard.snapshot import (
 )
 from skewguard.spine import expire
 from skewguard.values import NO_TIME, Dtype, Status
-from skewguard.workflows.snapshots import verify_lines
+from skewguard.workflows.snapshots import notes, verify_lines
 from tests.worlds import (
     CREATED,
     EVENT,
@@ -562,3 +563,24 @@ def test_model_inputs_are_fitted_on_the_asks_before_an_instant(
     assert [one for one in audit(adopted) if one.kind is not Kind.CONTRACT] == []
     with pytest.raises(DefinitionError, match="not fitted, so that nobody could compute the set again"):
         adopt_snapshot(unfitted, given, "b")
+
+
+def test_times_without_a_zone_are_told_wherever_the_sources_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`build` and `verify` say on stderr what is assumed, `--json` stays JSON, and a source that is gone is no note."""
+    monkeypatch.chdir(tmp_path)
+    naive = pa.array([T0]).view(pa.timestamp("us"))
+    source = write(tmp_path, {"k": pa.array(["a"]), "x": pa.array([1.0]), EVENT: naive, CREATED: stamps([T0])})
+    made = bundle(view("v", str(source), {"k": Dtype.STRING}, {"x": Dtype.FLOAT64}))
+    made.save("b.json")
+    pq.write_table(pa.table({"k": ["a"], "event_timestamp": stamps([T0 + 1])}), "asks.parquet")
+    note = f"note: {source} (view v): {EVENT} has no time zone; it is read as UTC\n"
+    words = ["--bundle", "b.json", "--entity-df", "asks.parquet", "--snapshot", "s", "--json"]
+    assert main(["snapshot", "build", *words]) == 0
+    told = capsys.readouterr()
+    assert (json.loads(told.out)["rows"], told.err) == (1, note)
+    assert main(["snapshot", "verify", "--snapshot", "s"]) == 0
+    assert capsys.readouterr().err == note
+    source.unlink()
+    assert notes(made) == []

@@ -13,6 +13,7 @@ import pytest
 from skewguard.errors import MissingExtra, SnapshotError
 from skewguard.model import FEATURES_KEY, SNAPSHOT_KEY
 from skewguard.snapshot import Snapshot, build_snapshot
+from skewguard.snapshot.mlflow import SnapshotSource
 from tests.worlds import shop
 
 
@@ -81,7 +82,8 @@ def test_a_model_of_another_snapshot_is_not_bound_to_this_one(snapshot: Snapshot
 def test_without_mlflow_the_missing_extra_is_named(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the line that installs it."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    monkeypatch.delitem(sys.modules, "skewguard.snapshot.mlflow", raising=False)
+    for name in [one for one in sys.modules if one.startswith("skewguard.snapshot.mlflow")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingExtra, match=r"pip install 'skewguard\[mlflow\]'"):
         snapshot.bind("m-1")
 
@@ -91,3 +93,21 @@ def test_binding_touches_no_file_of_the_snapshot(snapshot: Snapshot, client: mlf
     before = {path.name: path.read_bytes() for path in Path(snapshot.path).iterdir()}
     snapshot.bind(client.create_logged_model("0", "m").model_id, client.tracking_uri)
     assert {path.name: path.read_bytes() for path in Path(snapshot.path).iterdir()} == before
+
+
+def test_the_dataset_of_a_run_leads_back_to_the_snapshot(
+    snapshot: Snapshot, client: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    """MLflow's own `get_source` gives it, loaded and held against its id; another one in its place is refused."""
+    run = client.create_run("0")
+    model = client.create_logged_model("0", "m", source_run_id=run.info.run_id)
+    snapshot.bind(model.model_id, client.tracking_uri)
+    found = client.get_run(run.info.run_id).inputs
+    assert found is not None
+    source = mlflow.data.get_source(found.dataset_inputs[0])
+    assert source.load().id == snapshot.id
+    assert SnapshotSource.from_json(found.dataset_inputs[0].dataset.source).load().id == snapshot.id
+    with pytest.raises(SnapshotError, match=f"expected snapshot {'0' * 16}, found {snapshot.id[:16]}"):
+        SnapshotSource(str(snapshot.place), "0" * 64).load()
+    with pytest.raises(SnapshotError):
+        SnapshotSource(str(tmp_path / "gone"), snapshot.id).load()

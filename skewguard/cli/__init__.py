@@ -11,7 +11,21 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from skewguard.cli import definitions, gate, guard, materialize, serve, snapshot
+from skewguard.cli import (
+    card,
+    definitions,
+    doctor,
+    erase,
+    gate,
+    guard,
+    log,
+    materialize,
+    online,
+    outcomes,
+    serve,
+    snapshot,
+    watch,
+)
 from skewguard.cli.command import COULD_NOT_RUN, project_of
 from skewguard.errors import MissingExtra, SkewguardError
 
@@ -19,12 +33,19 @@ if TYPE_CHECKING:
     from skewguard.service import Settings
 
 _COMMANDS = {
+    **doctor.COMMANDS,
     **definitions.COMMANDS,
     **materialize.COMMANDS,
+    **online.COMMANDS,
     **snapshot.COMMANDS,
     **serve.COMMANDS,
     **guard.COMMANDS,
+    **watch.COMMANDS,
+    **log.COMMANDS,
+    **erase.COMMANDS,
+    **outcomes.COMMANDS,
     **gate.COMMANDS,
+    **card.COMMANDS,
 }
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from skewguard.errors import SkewguardError
 from skewguard.workflows.project import Project, load_project
+
+if TYPE_CHECKING:
+    from skewguard.definitions import Bundle
 
 PASS, FAIL, COULD_NOT_RUN, UNKNOWN = 0, 1, 2, 3
 
@@ -39,3 +44,11 @@ def instant(text: str, flag: str) -> int:
     if when is None or when.tzinfo is None:
         raise SkewguardError(f"{flag}: expected an ISO instant with an offset such as 2013-11-04T00:00Z, got {text!r}")
     return round(when.timestamp() * 1_000_000)
+
+
+def tell_notes(bundle: Bundle) -> None:
+    """Print what is assumed of the sources to stderr, beside what a command prints."""
+    from skewguard.workflows.snapshots import notes
+
+    for line in notes(bundle):
+        print(line, file=sys.stderr)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from skewguard.cli.command import FAIL, PASS, Command
 from skewguard.errors import SkewguardError
 from skewguard.workflows.project import Project
-
-SECRET = "SKEWGUARD_PII_SECRET"
 
 
 def _erase_flags(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +21,12 @@ def _erase_flags(parser: argparse.ArgumentParser) -> None:
 
 def _erase(arguments: argparse.Namespace, project: Project) -> int:
     from skewguard.definitions import load_bundle
+    from skewguard.servinglog.privacy import secret_here
     from skewguard.workflows.erase import erase
 
     entity, equals, key = arguments.person.partition("=")
     if not equals or not entity or not key:
         raise SkewguardError(f"erase: expected ENTITY=KEY, got {arguments.person!r}")
-    secret = os.environ.get(SECRET)
     receipt = erase(
         load_bundle(project.require("bundle")),
         entity,
@@ -37,7 +34,7 @@ def _erase(arguments: argparse.Namespace, project: Project) -> int:
         log=project.log or None,
         store=project.store or None,
         snapshots=arguments.snapshots or ([project.snapshot] if project.snapshot else []),
-        secret=secret.encode() if secret else None,
+        secret=secret_here(),
     )
     if arguments.receipt:
         Path(arguments.receipt).write_text(receipt.to_json() + "\n")

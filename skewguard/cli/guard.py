@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skewguard.cli.command import FAIL, PASS, UNKNOWN, Command
+from skewguard.cli.command import FAIL, PASS, UNKNOWN, Command, tell_notes
 from skewguard.cli.gate import signing_key
 from skewguard.workflows.project import Project
 
@@ -50,6 +49,7 @@ def _guard(arguments: argparse.Namespace, project: Project) -> int:
     from skewguard.audit import audit
     from skewguard.model import load_model
     from skewguard.policy import load_policy
+    from skewguard.servinglog.privacy import secret_here
     from skewguard.snapshot import load_snapshot
     from skewguard.verdict import Ruling, load_findings
     from skewguard.workflows.guard import guard
@@ -71,9 +71,11 @@ def _guard(arguments: argparse.Namespace, project: Project) -> int:
         since=_since(arguments.since) if arguments.since else None,
         outcomes=arguments.outcomes,
         counted=arguments.counted,
-        secret=secret.encode() if (secret := os.environ.get("SKEWGUARD_PII_SECRET")) else None,
+        secret=secret_here(),
         sources=_sources(arguments),
     ).verdict
+    if not arguments.feast_repo:
+        tell_notes(snapshot.bundle)
     if arguments.attach:
         from skewguard.gate.mlflow import attach_verdict
 
@@ -121,12 +123,15 @@ def _explain_flags(parser: argparse.ArgumentParser) -> None:
 
 def _explain(arguments: argparse.Namespace, project: Project) -> int:
     from skewguard.definitions import load_bundle
+    from skewguard.servinglog.privacy import secret_here
     from skewguard.snapshot import load_snapshot
     from skewguard.workflows.explain import explain_request
 
     snapshot = load_snapshot(project.snapshot) if project.snapshot else None
     bundle = load_bundle(project.require("bundle"))
-    explanation = explain_request(project.require("log"), bundle, arguments.request_id, snapshot=snapshot)
+    explanation = explain_request(
+        project.require("log"), bundle, arguments.request_id, snapshot=snapshot, secret=secret_here()
+    )
     if arguments.json:
         print(json.dumps(asdict(explanation), indent=1))
     else:

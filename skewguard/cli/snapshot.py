@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from skewguard.cli.command import FAIL, PASS, Command, instant
+from skewguard.cli.command import FAIL, PASS, Command, instant, tell_notes
 from skewguard.errors import SkewguardError
 from skewguard.workflows.project import Project
 
@@ -74,6 +74,7 @@ def _snapshot_build(arguments: argparse.Namespace, project: Project) -> int:
             id_column=arguments.id,
             fit_before=_fit_before(arguments),
         )
+    tell_notes(bundle)
     if arguments.json:
         print(json.dumps({"id": snapshot.id, "rows": snapshot.manifest.rows, "ties": snapshot.manifest.ties}))
     else:
@@ -91,7 +92,9 @@ def _snapshot_verify(arguments: argparse.Namespace, project: Project) -> int:
     from skewguard.snapshot import load_snapshot, verify_snapshot
     from skewguard.workflows.snapshots import verify_lines
 
-    result = verify_snapshot(load_snapshot(project.require("snapshot")), full=arguments.full)
+    snapshot = load_snapshot(project.require("snapshot"))
+    result = verify_snapshot(snapshot, full=arguments.full)
+    tell_notes(snapshot.bundle)
     print(json.dumps(asdict(result) | {"same": result.same}) if arguments.json else "\n".join(verify_lines(result)))
     return PASS if result.same else FAIL
 

@@ -24,11 +24,20 @@ MODEL_INPUT = "model_input"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A join key of a view: `column` in the source and the store, `ask` as an ask calls it, and its dtype."""
+    """A join key of a view: `column` in the source, `ask` as an ask calls it, and its dtype.
+
+    `join`: its name in Feast, where a field mapping makes that another than the column's.
+    """
 
     column: str
     ask: str
     dtype: Dtype
+    join: str = ""
+
+    @property
+    def feast_name(self) -> str:
+        """The join key's own name in Feast."""
+        return self.join or self.column
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,8 @@ class Source:
 class View:
     """A feature view. `ttl_us` None means that rows never expire. Durations in microseconds.
 
-    `availability_lag_us`: how long after a row became known the online store can serve it.
+    `availability_lag_us`: how long after a row became known the online store can serve it. `alias_of`: the view's own
+    name in Feast, where the service gives it another.
     """
 
     name: str
@@ -64,6 +74,12 @@ class View:
     max_lag_us: int
     source: Source
     availability_lag_us: int = 0
+    alias_of: str = ""
+
+    @property
+    def feast_name(self) -> str:
+        """The view's own name in Feast."""
+        return self.alias_of or self.name
 
     def full_name(self, feature: str) -> str:
         """The name of a feature in snapshots, log and answers: `view__feature`, as in Feast."""
@@ -230,14 +246,17 @@ class Bundle:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) of the definitions: not of where the sources lie, how a proven transform is written, and what a
-        machine makes of it."""
+        """sha256 (hex) of the definitions: not of where sources lie, by which name Feast stores a view, how a proven
+        transform is written, and what a machine makes of it."""
         data = self.to_json()
         del data["numerics"]
         if not data["pii"]:
             del data["pii"]
         for view in data["views"]:
             del view["source"]["path"]
+            del view["alias_of"]
+            for key in view["keys"]:
+                del key["join"]
             if not view["availability_lag_us"]:
                 del view["availability_lag_us"]
         for derived in data["derived"]:
@@ -308,7 +327,7 @@ class Bundle:
 def _view(data: Mapping[str, Any]) -> View:
     return View(
         name=data["name"],
-        keys=tuple(Key(k["column"], k["ask"], Dtype(k["dtype"])) for k in data["keys"]),
+        keys=tuple(Key(k["column"], k["ask"], Dtype(k["dtype"]), k.get("join", "")) for k in data["keys"]),
         features=tuple(
             Feature(f["name"], f["column"], Dtype(f["dtype"]), Contract.from_json(f["contract"]))
             for f in data["features"]
@@ -317,6 +336,7 @@ def _view(data: Mapping[str, Any]) -> View:
         max_lag_us=data["max_lag_us"],
         source=Source(**data["source"]),
         availability_lag_us=data.get("availability_lag_us", 0),
+        alias_of=data.get("alias_of", ""),
     )
 
 

@@ -61,8 +61,14 @@ def read_view(view: Any, projection: Any, features: Iterable[str], repo: Path, c
             f"{', '.join(entities)}; name every join key in the view's schema"
         )
     keys = [
-        Key(back.get(key.name, key.name), renamed.get(key.name, key.name), _dtype(key, where, complaints))
+        Key(
+            column,
+            renamed.get(key.name, key.name),
+            _dtype(key, where, complaints),
+            key.name if key.name != column else "",
+        )
         for key in columns
+        for column in (back.get(key.name, key.name),)
     ]
     read = []
     for name in features:
@@ -78,6 +84,7 @@ def read_view(view: Any, projection: Any, features: Iterable[str], repo: Path, c
         ttl_us=round(view.ttl.total_seconds() * 1_000_000) if view.ttl else None,
         max_lag_us=Contract().max_lag_us,
         source=source,
+        alias_of=view.name if projection.name_alias not in (None, "", view.name) else "",
     )
 
 

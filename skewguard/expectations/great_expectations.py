@@ -13,15 +13,19 @@ import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # nothing here reports home
 
 import great_expectations as gx
+from great_expectations.core import ExpectationSuiteValidationResult
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+from great_expectations.render.view.view import DefaultJinjaPageView
 
 from skewguard.errors import DefinitionError, EvidenceError
 from skewguard.expectations.outcome import EXISTENCE, TYPES, Failure, Outcome, named_columns
@@ -48,11 +52,19 @@ _OBJECTS = {"object", "object_", "O"}
 _UNKNOWN = (GreatExpectationsError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 
 
-def validate(path: Path, suite: Suite, *, feature_prefix: str = "", progress: Progress | None = None) -> list[Finding]:
+def validate(
+    path: Path,
+    suite: Suite,
+    *,
+    feature_prefix: str = "",
+    progress: Progress | None = None,
+    data_docs: Path | None = None,
+) -> list[Finding]:
     """Run `suite` on the Parquet file (or folder of Parquet files) at `path`; a finding for each failed expectation.
 
     `feature_prefix` is the view's name for a source, empty for a snapshot, whose columns are full names already. A
     column that is not there is one finding, however many expectations want it. `progress` is told (what, done, total).
+    `data_docs` is a folder for the library's own page about the run, `<suite>.html`.
 
     Raises `SourceError` where the file is missing or unreadable, and `DefinitionError` with every complaint where the
     suite holds expectations that Great Expectations does not know.
@@ -61,7 +73,7 @@ def validate(path: Path, suite: Suite, *, feature_prefix: str = "", progress: Pr
     _refuse_unknown(path, suite)
     file = ParquetFile(path)
     groups, absent = _groups(file, suite)
-    failures: list[Failure] = []
+    results: dict[int, ExpectationValidationResult] = {}
     total = len(suite["expectations"])
     done = 0
     with _old_objects_aside():
@@ -71,11 +83,14 @@ def validate(path: Path, suite: Suite, *, feature_prefix: str = "", progress: Pr
             if progress:
                 progress(f"expect {path.name}", done, total)
             expectations = [_given(suite["expectations"][index], index) for index in indices]
-            failures += _run(batches, file.shape() if columns is None else file.frame(columns), expectations)
+            results |= _run(batches, file.shape() if columns is None else file.frame(columns), expectations)
             done += len(indices)
             gc.collect()
     if progress:
         progress(f"expect {path.name}", total, total)
+    if data_docs is not None:
+        _write_docs(data_docs, file, suite, results)
+    failures = [_failure(one) for one in results.values() if not one.success]
     return Outcome(file, suite, feature_prefix).findings(failures, absent)
 
 
@@ -157,7 +172,10 @@ def _in_condition(file: ParquetFile, condition: Any) -> Iterator[str]:
         yield from _in_condition(file, condition.get("pass_through_filter"))
 
 
-def _run(batches: BatchDefinition[Any], frame: pd.DataFrame, expectations: list[Suite]) -> list[Failure]:
+def _run(
+    batches: BatchDefinition[Any], frame: pd.DataFrame, expectations: list[Suite]
+) -> dict[int, ExpectationValidationResult]:
+    """What came of each, by its place in the suite."""
     outcome = batches.get_batch({"dataframe": frame}).validate(
         gx.ExpectationSuite(name="columns", expectations=expectations),
         result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
@@ -165,7 +183,39 @@ def _run(batches: BatchDefinition[Any], frame: pd.DataFrame, expectations: list[
     if len(outcome.results) != len(expectations):
         told = f"{len(expectations)} expectations were asked of Great Expectations, it answered {len(outcome.results)}"
         raise EvidenceError(f"{told}. Report this with the suite; nothing is concluded from the rest.")
-    return [_failure(one) for one in outcome.results if not one.success]
+    return {_place(one): one for one in outcome.results}
+
+
+def _place(one: ExpectationValidationResult) -> int:
+    config: Any = one.expectation_config
+    index: int = config.meta["index"]
+    return index
+
+
+def _write_docs(folder: Path, file: ParquetFile, suite: Suite, results: dict[int, ExpectationValidationResult]) -> None:
+    """The library's page about all of the suite; what wants an absent column was not run, and is run here to say so."""
+    absent = [index for index in range(len(suite["expectations"])) if index not in results]
+    if absent:
+        given = [_given(suite["expectations"][index], index) for index in absent]
+        results = results | _run(_batches(), file.shape(), given)
+    held = sum(bool(one.success) for one in results.values())
+    statistics = {
+        "evaluated_expectations": len(results),
+        "successful_expectations": held,
+        "unsuccessful_expectations": len(results) - held,
+        "success_percent": 100.0 * held / len(results) if results else None,
+    }
+    name = {"run_name": file.path.name, "run_time": datetime.now(UTC).isoformat()}
+    whole = ExpectationSuiteValidationResult(
+        success=held == len(results),
+        results=[results[index] for index in sorted(results)],
+        suite_name=suite["name"],
+        statistics=statistics,
+        meta={"great_expectations_version": gx.__version__, "run_id": name, "batch_kwargs": {}},
+    )
+    page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(whole))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{suite['name']}.html").write_text(page, encoding="utf-8")
 
 
 def _batches() -> BatchDefinition[Any]:
@@ -177,9 +227,8 @@ def _batches() -> BatchDefinition[Any]:
 
 
 def _failure(one: ExpectationValidationResult) -> Failure:
-    config: Any = one.expectation_config
     result: Mapping[str, Any] = one.result or {}
-    index: int = config.meta["index"]
+    index = _place(one)
     if error := _raised(one.exception_info or {}):
         return Failure(index, error=error)
     count = result.get("unexpected_count")

@@ -62,6 +62,7 @@ class FeastLookup(Lookup):
     """
 
     store: HashStore
+    marked = False
 
     def __init__(self, bundle: Bundle, store: HashStore) -> None:
         super().__init__(bundle, store)
@@ -91,13 +92,13 @@ class _Hash:
     """How Feast names the hash of an entity key."""
 
     def __init__(self, project: str, view: View) -> None:
-        self._columns = sorted(view.keys, key=lambda key: key.column)
+        self._columns = sorted(view.keys, key=lambda key: key.feast_name)
         self._tail = project.encode()
         self._head = struct.pack("<I", len(self._columns))
         for key in self._columns:
             if key.dtype not in _KEY_TYPES:
                 raise DefinitionError(f"view {view.name}: Feast cannot look up a key of dtype {key.dtype}")
-            name = key.column.encode()
+            name = key.feast_name.encode()
             self._head += struct.pack("<II", 2, len(name)) + name
         if not self._columns:  # what Feast calls an entityless view has one key of its own
             name = b"__dummy_id"
@@ -128,16 +129,16 @@ def _encoded(dtype: Dtype, column: Column) -> list[bytes]:
 
 def _fields(view: View) -> list[bytes]:
     """The field of the view's time, then those of its features."""
-    hashed = [struct.pack("<I", murmur3(f"{view.name}:{f.name}".encode())) for f in view.features]
-    return [f"_ts:{view.name}".encode(), *hashed]
+    hashed = [struct.pack("<I", murmur3(f"{view.feast_name}:{f.name}".encode())) for f in view.features]
+    return [f"_ts:{view.feast_name}".encode(), *hashed]
 
 
 def _refuse_collisions(bundle: Bundle, fields: dict[str, list[bytes]]) -> None:
     seen: dict[tuple[object, bytes], str] = {}
     for view in bundle.views:
         for feature, field in zip(view.features, fields[view.name][1:], strict=True):
-            name = f"{view.name}:{feature.name}"
-            other = seen.setdefault((tuple(key.column for key in view.keys), field), name)
+            name = f"{view.feast_name}:{feature.name}"
+            other = seen.setdefault((tuple(key.feast_name for key in view.keys), field), name)
             if other != name:
                 raise DefinitionError(
                     f"{other} and {name} share one field of Feast's hash ({field.hex()}): Feast serves the value of "

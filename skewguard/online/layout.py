@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from skewguard.definitions import View
 from skewguard.errors import LayoutError
-from skewguard.values import Array, Column, Dtype, Status
+from skewguard.values import NO_TIME, Array, Column, Dtype, Status
 
 FORMAT = 1
 DIGEST = 8
@@ -38,6 +38,7 @@ ORDER = slice(9, 25)
 """Where the bytes stand by which rows of one key are ordered."""
 
 _BIAS = np.uint64(1 << 63)
+_PRESENT, _NULL, _NOT_FOUND = (np.uint8(one) for one in (Status.PRESENT, Status.NULL, Status.NOT_FOUND))
 STORED: dict[Dtype, str] = {
     Dtype.FLOAT64: "<f8",
     Dtype.FLOAT32: "<f4",
@@ -115,6 +116,16 @@ class Layout:
         head = [("format", "u1"), ("digest", "V8"), ("event", ">u8"), ("created", ">u8"), ("available", "<i8")]
         nulls = [("nulls", "u1", (len(self.names),))] if self.names else []
         return np.dtype([*head, *nulls, *((f"v{i}", _stored(d)) for i, d in enumerate(self.dtypes))])
+
+    @cached_property
+    def blank(self) -> bytes:
+        """A row of nulls without times: what `unpack` puts where there is none."""
+        gone = np.array([NO_TIME])
+        nothing = [
+            Column.absent(kind, 1, Status.NULL) if isinstance(kind, Dtype) else Blobs(kind, [None])
+            for kind in self.dtypes
+        ]
+        return pack(self, gone, gone, NO_TIME, nothing)[0]
 
     @cached_property
     def tails(self) -> tuple[int, ...]:
@@ -195,8 +206,11 @@ class Unpacked:
     carried: dict[str, Blobs]
 
 
-def unpack(layout: Layout, rows: Sequence[bytes]) -> Unpacked:
-    """Read rows that were all packed in `layout`; raises `LayoutError` for a row that is cut off or too long."""
+def unpack(layout: Layout, rows: Sequence[bytes], missing: Sequence[int] = ()) -> Unpacked:
+    """Read rows that were all packed in `layout`; raises `LayoutError` for a row that is cut off or too long.
+
+    What lies at the places `missing` is the layout's `blank`, for which nothing was found.
+    """
     size, n, k = layout.record.itemsize, len(rows), len(layout.names)
     for row in rows:
         if len(row) < size:
@@ -206,7 +220,9 @@ def unpack(layout: Layout, rows: Sequence[bytes]) -> Unpacked:
     )
     raw = fixed.view(np.uint8).reshape(n, size)
     status = np.ascontiguousarray(fixed["nulls"].T) if k else np.empty((0, n), np.uint8)
-    status = np.where(status, np.uint8(Status.NULL), np.uint8(Status.PRESENT))
+    status = np.where(status, _NULL, _PRESENT)
+    if missing:
+        status[:, missing] = _NOT_FOUND
     columns: dict[str, Column] = {}
     by_feature = list(status)
     for dtype, where, at in layout.together:

@@ -16,7 +16,12 @@ from skewguard.values import NO_TIME, Column, Status
 
 
 class Lookup:
-    """The online side of one bundle: asks in, `ViewRows` out, as the offline store answers."""
+    """The online side of one bundle: asks in, `ViewRows` out, as the offline store answers.
+
+    `marked`: whether the store says how far each view was written, so that one that never was is told from no row.
+    """
+
+    marked = True
 
     def __init__(self, bundle: Bundle, store: OnlineStore) -> None:
         self.bundle = bundle
@@ -53,8 +58,11 @@ class Lookup:
 
     def _view(self, view: View, spine: Spine, blobs: Sequence[bytes | None], watermark: int) -> ViewRows:
         n = len(spine)
-        answers = [(where, self._group(view, digest, [blobs[i] for i in where])) for digest, where in _by_layout(blobs)]
-        rows = answers[0][1] if len(answers) == 1 else _together(view, n, answers)
+        groups = _by_layout(blobs)
+        rows = self._quick(view, groups, blobs) if len(groups) == 2 else None
+        if rows is None:
+            answers = [(where, self._group(view, digest, [blobs[i] for i in where])) for digest, where in groups]
+            rows = answers[0][1] if len(answers) == 1 else _together(view, n, answers)
         status = expire(rows.status, rows.event, spine.as_of, view.ttl_us)
         features = rows.features
         if status is not rows.status and (status != rows.status).any():
@@ -63,6 +71,23 @@ class Lookup:
                 for name, column in features.items()
             }
         return ViewRows(status, rows.event, rows.created, np.full(n, watermark, dtype=np.int64), features)
+
+    def _quick(
+        self, view: View, groups: Sequence[tuple[bytes, list[int]]], blobs: Sequence[bytes | None]
+    ) -> ViewRows | None:
+        """Rows of the view's own layout, some of them not found, at once; None where there is more to it."""
+        by_layout = dict(groups)
+        own, missing = self._own[view.name], by_layout.get(b"")
+        if missing is None or own not in by_layout:
+            return None
+        layout = self._layouts[own]
+        try:
+            rows = unpack(layout, [layout.blank if blob is None else blob for blob in blobs], missing)
+        except LayoutError:
+            return None
+        found = np.zeros(len(blobs), dtype=np.uint8)
+        found[missing] = _NOT_FOUND
+        return ViewRows(found, rows.event, rows.created, rows.available, rows.features)
 
     def _group(self, view: View, digest: bytes, blobs: Sequence[bytes | None]) -> ViewRows:
         """The rows of one layout, or of none: found, not found, or an error; never a guess."""
@@ -110,9 +135,12 @@ def layout_written(store: OnlineStore, project: str, view: str) -> Layout | None
 
 def _by_layout(blobs: Sequence[bytes | None]) -> list[tuple[bytes, list[int]]]:
     """Positions by layout digest; the empty digest stands for no row."""
-    first = blobs[0][:9] if blobs and blobs[0] else b""
-    if len(first) == 9 and first[0] == FORMAT and all(blob is not None and blob.startswith(first) for blob in blobs):
-        return [(first[1:], list(range(len(blobs))))]
+    first = next((blob[:9] for blob in blobs if blob), b"")
+    if len(first) == 9 and first[0] == FORMAT and all(blob is None or blob.startswith(first) for blob in blobs):
+        missing = [i for i, blob in enumerate(blobs) if blob is None]
+        if not missing:
+            return [(first[1:], list(range(len(blobs))))]
+        return [(first[1:], [i for i, blob in enumerate(blobs) if blob is not None]), (b"", missing)]
     groups: dict[bytes, list[int]] = {}
     for i, blob in enumerate(blobs):
         groups.setdefault(read_digest(blob) if blob is not None else b"", []).append(i)
@@ -142,3 +170,6 @@ def _declared(column: Column | None, feature: Feature, n: int) -> Column:
         if n == 1:
             return Column.absent(feature.dtype, 1, Status.ERROR)
         return Column.concat([_declared(column.take(np.array([i])), feature, 1) for i in range(n)])
+
+
+_NOT_FOUND = np.uint8(Status.NOT_FOUND)

@@ -77,7 +77,8 @@ def _named(view: View, asks: Spine, mine: ViewRows, true: ViewRows, truth: Truth
     event, created = mine.event.copy(), mine.created.copy()
     rows = truth.named(view, asks, event, created)
     heard = (rows.event != NO_TIME) | ((event == NO_TIME) & (mine.status > Status.NULL))
-    vague = np.flatnonzero(~heard & (mine.status <= Status.NULL) & (created == NO_TIME))
+    named = (mine.status <= Status.NULL) | (event != NO_TIME)  # an expired row is a row too
+    vague = np.flatnonzero(~heard & named & (created == NO_TIME))
     if len(vague):
         some, served = asks.take(vague), mine.take(vague)
         event[vague], created[vague] = _meant(view, some, served, true.take(vague), truth, alike)

@@ -12,6 +12,7 @@ from skewguard.report.wording import (
     TAPS,
     count,
     dotted,
+    effect,
     evidence,
     further_reasons,
     headline,
@@ -91,6 +92,8 @@ def _coverage(verdict: Verdict) -> str:
     checked = [f"{seen.values:,} values compared"]
     if seen.cross_checked:
         checked.append(f"{plural(seen.cross_checked, 'row')} recomputed by the independent oracle")
+    if verdict.impact:
+        checked.append(effect(verdict.impact))
     if seen.truth:
         checked.append(f"held against {page.safe(seen.truth)}")
     bar = coverage_bar([(key, number) for key, _, number, _ in parts], seen.rows)
@@ -151,7 +154,7 @@ def _card(verdict: Verdict, number: int, finding: Finding) -> str:
     )
     chips = [page.prose(slice_) for slice_ in finding.slices]
     kind = f"cause: {page.safe(finding.cause_kind)}" if finding.cause_kind else ""
-    notes = [note for note in (kind, explained, TAPS[finding.tap]) if note]
+    notes = [note for note in (kind, explained, TAPS[finding.tap], effect(finding.impact)) if note]
     return f"""<article class="card" id="finding-{number}" aria-labelledby="finding-{number}-name">
 <header>
 <h3 id="finding-{number}-name">{page.safe(dotted(finding.feature))}</h3>

@@ -11,6 +11,7 @@ from skewguard.report.wording import (
     KINDS,
     count,
     dotted,
+    effect,
     evidence,
     further_reasons,
     headline,
@@ -114,6 +115,7 @@ def _facts(verdict: Verdict) -> Table:
             f"{seen.mismatched:,} mismatched, {seen.unverifiable:,} unverifiable; {seen.values:,} values compared, "
             f"{seen.cross_checked:,} rows cross-checked"
         ),
+        "impact": effect(verdict.impact),
         "truth": plain(seen.truth),
         "window": window(verdict),
         "evidence": evidence(subject),
@@ -142,12 +144,15 @@ def _findings(verdict: Verdict) -> Table:
     for finding in in_order(verdict):
         cause = plain(finding.cause) or untold(finding) or KINDS[finding.kind]
         told = _text(", ".join([cause, *(plain(one) for one in finding.slices)]))
+        if finding.impact:
+            told.append(f"\n{effect(finding.impact)}")
         if tolerated(verdict, finding):
             told.append("\nwithin the policy's limit", style="dim")
         if finding.cause and finding.examples and finding.kind is not Kind.EXPECTATION:
             one = finding.examples[0]
             told.append(
-                f"\nserved {plain(one.served)}, truth {plain(one.truth)} - request {plain(one.request_id)}", "dim"
+                f"\nserved {plain(one.served)}, truth {plain(one.truth)} - skewguard explain {plain(one.request_id)}",
+                "dim",
             )
         rows = f"{count(finding.rows, finding.of)}\n{share(finding.rows, finding.of)}"
         table.add_row(_text(dotted(finding.feature)), finding.kind.value, rows, told)

@@ -6,7 +6,7 @@ import json
 import unicodedata
 from datetime import datetime
 
-from skewguard.findings import Finding, Kind, Tap
+from skewguard.findings import Finding, Impact, Kind, Tap
 from skewguard.verdict import Ruling, Subject, Verdict
 
 KINDS = {
@@ -76,6 +76,25 @@ def sentence(finding: Finding) -> str:
     if not told:
         return f"{feature}: {rows}, {KINDS[finding.kind]}"
     return f"{feature}: {told}" if rows in told else f"{feature}: {rows}, {told}"
+
+
+def effect(impact: Impact | None) -> str:
+    """What a difference does to the predictions; empty where it was not measured."""
+    if impact is None:
+        return ""
+    if not impact.moved:
+        return "no prediction moves"
+    told = (
+        f"{count(impact.moved, impact.rows)} predictions move, by {impact.mean_delta:.3g} on average and "
+        f"{impact.greatest_delta:.3g} at most; {plural(impact.flips, 'decision')} at {impact.threshold:g} "
+        f"{'turns' if impact.flips == 1 else 'turn'}"
+    )
+    if impact.labelled:
+        told += (
+            f"; log loss {impact.loss_served:.3f} instead of {impact.loss_truth:.3f} on "
+            f"{plural(impact.labelled, 'outcome')}"
+        )
+    return told
 
 
 def untold(finding: Finding) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -218,7 +219,7 @@ class Answering:
 
     def _written(self, views: Mapping[str, ViewRows]) -> None:
         empty = [view for view, rows in views.items() if rows.watermark[0] == NO_TIME]
-        if empty:
+        if empty and self.lookup.marked:
             where = self.lookup.store.url
             raise StoreUnavailable(f"{', '.join(empty)} never materialized to the online store {where}")
 
@@ -247,9 +248,13 @@ class Answering:
             raise Unanswered(503, "log_unavailable", str(error)) from error
 
 
+_random = random.Random()  # noqa: S311  (ids are no secrets; seeded by the system, and apart from a model's `random`)
+os.register_at_fork(after_in_child=_random.seed)
+
+
 def new_id() -> str:
     """An id for a request that brings none."""
-    return uuid.uuid4().hex
+    return f"{_random.getrandbits(128):032x}"
 
 
 def refusal(error: Exception) -> Unanswered | None:

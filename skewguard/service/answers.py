@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from skewguard.definitions import Bundle
 from skewguard.model import Model
 from skewguard.values import Column, Dtype, Status, instant
 
+_DEFAULTED = np.uint8(Status.DEFAULTED)
 NAMES = [status.name.lower() for status in Status]
 _REMEMBERED = 4096
 """How many different rows of statuses are remembered; then all are forgotten."""
@@ -60,9 +61,10 @@ class Wording:
 
     def absent(self, statuses: npt.NDArray[np.uint8]) -> bytes:
         """JSON of the status of those outputs that have no value, one object per row."""
-        if statuses.max(initial=0) <= Status.DEFAULTED:
-            return b"[%b]" % b",".join([b"{}"] * len(statuses))
-        return b"[%b]" % b",".join([self._absent_of(bytes(row)) for row in statuses])
+        said = [b"{}"] * len(statuses)
+        for row in np.flatnonzero((statuses > _DEFAULTED).any(axis=1)).tolist():
+            said[row] = self._absent_of(statuses[row].tobytes())
+        return b"[%b]" % b",".join(said)
 
     def _absent_of(self, row: bytes) -> bytes:
         return _remembered(
@@ -107,18 +109,21 @@ class Answers:
         if self.wording.only_floats and not self._infinite:
             rows: list[list[Any]] = self.served.vector.tolist()
             return rows
-        columns = self.columns(0, len(self.served.spine))
+        columns = [_listed(column) for column in self.columns(0, len(self.served.spine))]
         return list(zip(*columns, strict=True)) if columns else [()] * len(self.served.spine)
 
-    def columns(self, start: int, stop: int) -> list[list[Any]]:
-        """Plain values of the outputs in some rows, column by column."""
+    def columns(self, start: int, stop: int) -> list[Any]:
+        """Values of the outputs in some rows, as orjson takes them, column by column."""
         bundle, served, infinite = self.wording.bundle, self.served, self._infinite
-        columns = []
+        columns: list[Any] = []
         for name in self.wording.outputs:
             column = served.feature(bundle, name)
             if column.dtype.is_float:  # no value is NaN, which becomes null
-                values = column.values[start:stop].tolist()
-                columns.append([_finite(value) for value in values] if infinite else values)
+                values = column.values[start:stop]
+                if infinite or column.dtype is not Dtype.FLOAT64:
+                    columns.append([_finite(value) for value in values.tolist()])
+                else:
+                    columns.append(values)
             else:
                 columns.append(_plain(column, slice(start, stop)))
         return columns
@@ -142,7 +147,7 @@ class Answers:
         return b'{"request_id":%b,"service":%b,"as_of":"%b",' % (
             orjson.dumps(request_id),
             self.wording.service,
-            instant(int(self.served.spine.as_of[row])).encode(),
+            _instant(int(self.served.spine.as_of[row])),
         )
 
 
@@ -156,6 +161,23 @@ def _plain(column: Column, rows: slice) -> list[Any]:
     if not column.status[rows].any():
         return values
     return [value if ok else None for value, ok in zip(values, column.present[rows].tolist(), strict=True)]
+
+
+def _listed(column: Any) -> list[Any]:
+    listed: list[Any] = column.tolist() if isinstance(column, np.ndarray) else column
+    return listed
+
+
+def _instant(us: int) -> bytes:
+    """As `values.instant`, whose second is the same for many."""
+    second, fraction = divmod(us, 1_000_000)
+    text = _second(second)
+    return b"%b.%06dZ" % (text, fraction) if fraction else text + b"Z"
+
+
+@lru_cache(16)
+def _second(seconds: int) -> bytes:
+    return instant(seconds * 1_000_000).removesuffix("Z").encode()
 
 
 def _finite(value: float) -> float | str:
@@ -178,7 +200,8 @@ def one_features(answers: Answers, request_id: str, start: int, _: int) -> bytes
 def many_features(answers: Answers, request_id: str, start: int, stop: int) -> bytes:
     """The features of several asks, column by column."""
     said = answers.wording
-    values = orjson.dumps(dict(zip(said.outputs, answers.columns(start, stop), strict=True)))
+    columns = answers.columns(start, stop)
+    values = orjson.dumps(dict(zip(said.outputs, columns, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY)
     missing = said.absent(answers.statuses[start:stop])
     return b"".join((answers.head(request_id, start), b'"features":', values, b',"missing":', missing, b"}"))
 

@@ -6,8 +6,7 @@ With several workers the library keeps its values in files below `PROMETHEUS_MUL
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -104,12 +103,9 @@ class Metrics:
         for reason in ("overloaded", "rate", "unauthorized", "too_large"):
             self._shed.labels(reason)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times one stage of a micro-batch."""
-        began = time.perf_counter()
-        yield
-        self._stages[name].observe(time.perf_counter() - began)
+    def stage(self, name: str) -> _Stage:
+        """Times one stage of a micro-batch, unless it raises."""
+        return _Stage(self._stages[name])
 
     def waited(self, seconds: float) -> None:
         """How long the first request of a micro-batch waited for it."""
@@ -175,6 +171,22 @@ class Metrics:
         """Hand over what was counted since the last time."""
         self._by_feature.flush()
         self._by_view.flush()
+
+
+class _Stage:
+    """A context whose time is observed; a generator's would cost as much as what it measures."""
+
+    __slots__ = ("_began", "_child")
+
+    def __init__(self, child: Histogram) -> None:
+        self._child = child
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._child.observe(time.perf_counter() - self._began)
 
 
 class _Statuses:

@@ -39,7 +39,7 @@ def serve(settings: Settings, wrap: Wrap | None = None, listener: socket.socket 
     lookup = open_lookup(bundle, settings.store)
     store = lookup.store
     if wrap:
-        lookup = Lookup(bundle, wrap(store, bundle))
+        lookup = type(lookup)(bundle, wrap(store, bundle))
     named = named_model(settings.model, settings.model_digest) if settings.model else None
     model = load_named(named) if named else None
     keys = read_keys(settings.api_keys) if settings.api_keys else {}

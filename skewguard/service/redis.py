@@ -37,6 +37,8 @@ class RedisReading:
             socket_connect_timeout=deadline,
             retry=Retry(NoBackoff(), 1),
             decode_responses=False,
+            # micro-batches follow each other: a pool that looks after its connections takes a third of the time
+            single_connection_client=True,
         )
 
     async def read(self, spine: Spine) -> Mapping[str, ViewRows]:

@@ -55,8 +55,11 @@ class LogReading:
     def revealed(self, secret: bytes, keys: Mapping[str, Iterable[str | int]]) -> LogReading:
         """The same log, in which hashed keys are plain again: those of `keys` (by entity) that `secret` hashes to them.
 
-        A row of nobody among `keys` has a null key. Raises `LogError` where no segment was hashed with this secret.
+        A row of nobody among `keys` has a null key. A log without hashed keys stays as it is. Raises `LogError` where
+        keys were hashed, and none with this secret.
         """
+        if not any(segment.header.get("pii") for segment in self.segments):
+            return self
         own = key_id(secret)
         known = {f"e__{name}": {pseudonym(key, secret): key for key in values} for name, values in keys.items()}
         if not any(segment.header.get("pii_key") == own for segment in self.segments):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from skewguard.answer import Served
 from skewguard.compare import Check, Constraints, Drift, Frozen, Tally, Uniqueness, compare, drift, learn
 from skewguard.compare.outcomes import Predictions, fell, missing, read_outcomes, uncounted
+from skewguard.definitions import Bundle
 from skewguard.errors import EvidenceError, SourceError
 from skewguard.findings import Finding, Kind
 from skewguard.model import Model
@@ -117,15 +118,20 @@ def examine(segments: Sequence[Segment], snapshot: Snapshot, look: Look) -> Seen
 def source_keys(reading: LogReading, snapshot: Snapshot, sources: Sources) -> dict[str, list[str | int]]:
     """Every key that the sources know, of the entities whose keys are hashed in the log."""
     hidden = {name for segment in reading.segments for name in segment.header.get("pii", "").split(",")}
-    keys: dict[str, set[str | int]] = {}
     with sources.open(snapshot, lambda: _span(reading.segments)) as offline:
-        for view in snapshot.bundle.views:
-            asked = [key for key in view.keys if key.ask in hidden]
-            if asked:
-                newest = offline.latest(view.name, LATEST)
-                for key in asked:
-                    known = newest[key.column].unique().drop_null().to_pylist()
-                    keys.setdefault(key.ask, set()).update(known)
+        return keys_of(snapshot.bundle, hidden, offline)
+
+
+def keys_of(bundle: Bundle, entities: Collection[str], offline: OfflineStore) -> dict[str, list[str | int]]:
+    """Every key of these entities that the sources know."""
+    keys: dict[str, set[str | int]] = {}
+    for view in bundle.views:
+        asked = [key for key in view.keys if key.ask in entities]
+        if asked:
+            newest = offline.latest(view.name, LATEST)
+            for key in asked:
+                known = newest[key.column].unique().drop_null().to_pylist()
+                keys.setdefault(key.ask, set()).update(known)
     return {name: sorted(values, key=str) for name, values in keys.items()}
 
 

@@ -13,10 +13,12 @@ from skewguard.definitions import Bundle, View
 from skewguard.errors import LogError
 from skewguard.offline import OfflineStore, Rule
 from skewguard.replay import HEADER_FIELDS, Age, Pairs, Truth, equality, recompute
-from skewguard.servinglog import find
+from skewguard.servinglog import Segment, find
+from skewguard.servinglog.privacy import SECRET, key_id, pseudonym, reveal
 from skewguard.snapshot import Snapshot
 from skewguard.spine import Spine
 from skewguard.values import Status, instant
+from skewguard.workflows.examine import keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,15 @@ class Explanation:
 
 
 def explain_request(
-    log: str | Path, bundle: Bundle, request_id: str, *, snapshot: Snapshot | None = None
+    log: str | Path,
+    bundle: Bundle,
+    request_id: str,
+    *,
+    snapshot: Snapshot | None = None,
+    secret: bytes | None = None,
 ) -> Explanation:
     """Look up `request_id` in the log and recompute it, as `snapshot` was built; raises `LogError` where it was never
-    logged.
+    logged, and where its keys are hashed and `secret` is not what they were hashed with.
     """
     snapshot = replace(snapshot, bundle=bundle) if snapshot else None
     rule = Rule(snapshot.manifest.rule) if snapshot else Rule.KNOWN
@@ -74,10 +81,10 @@ def explain_request(
     segment, batch = found[-1]  # a repeated id: the last answer
     if segment.header.get("bundle_digest") != bundle.digest:
         raise LogError(f"request {request_id!r} was answered under other definitions; name that bundle with --bundle")
-    row = from_table(bundle, pa.table(batch))
-    spine = row.spine
     labels = {name: np.array([segment.header.get(name, "")], dtype=object) for name in HEADER_FIELDS}
     with OfflineStore(bundle.views, rule) as offline, Truth(snapshot or bundle, offline) as truth:
+        row = from_table(bundle, pa.table(_plain(segment, batch, bundle, offline, secret)))
+        spine = row.spine
         pairs = recompute(row, labels, truth)
         sources = tuple(_sources(view, spine, row, pairs.truth, offline) for view in bundle.views)
     lines = _lines(pairs)
@@ -90,6 +97,22 @@ def explain_request(
         sources,
         {view.name: reproduce(view, spine, rule) for view in bundle.views if _has_keys(view, spine)},
     )
+
+
+def _plain(
+    segment: Segment, batch: pa.RecordBatch, bundle: Bundle, offline: OfflineStore, secret: bytes | None
+) -> pa.RecordBatch:
+    """The row with its keys as the sources have them; hashed ones are sought among those of the sources."""
+    hidden = [name for name in segment.header.get("pii", "").split(",") if name]
+    if not hidden:
+        return batch
+    if secret is None or key_id(secret) != segment.header.get("pii_key"):
+        raise LogError(
+            f"the keys of {', '.join(hidden)} are hashed in the log: give the secret {segment.header.get('pii_key')} "
+            f"in {SECRET}, so that they can be held against the sources"
+        )
+    known = keys_of(bundle, set(hidden), offline)
+    return reveal(batch, {f"e__{name}": {pseudonym(key, secret): key for key in keys} for name, keys in known.items()})
 
 
 def _lines(pairs: Pairs) -> tuple[Line, ...]:

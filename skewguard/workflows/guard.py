@@ -99,7 +99,7 @@ def guard(  # noqa: PLR0913  (one argument per piece of evidence)
     )  # fmt: skip
 
 
-def conclude(
+def conclude(  # noqa: PLR0913  (what was seen, and what it is held against)
     seen: Seen,
     reading: LogReading,
     segments: Sequence[Segment],

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from skewguard.definitions import Bundle
+from skewguard.errors import SourceError
 from skewguard.findings import Finding
+from skewguard.offline import OfflineStore
 from skewguard.snapshot import ColumnProfile, Difference, Snapshot, Verification, load_profile
 from skewguard.snapshot.profile import shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+def notes(bundle: Bundle) -> list[str]:
+    """What is assumed of the sources, a sentence each; nothing where they cannot be read, which is told elsewhere."""
+    with OfflineStore(bundle.views) as offline, contextlib.suppress(SourceError, OSError):
+        return [f"note: {one}" for one in offline.notices()]
+    return []
 
 
 def describe(snapshot: Snapshot) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from skewguard.errors import SnapshotError
 from skewguard.model import FEATURES_KEY, SNAPSHOT_KEY
 from skewguard.snapshot.frozen import Snapshot
+from skewguard.snapshot.mlflow.source import SOURCE_TYPE, SnapshotSource, make_known
+
+__all__ = ["SnapshotSource", "bind"]
 
 _DIGEST = 36  # MLflow's limit
 
@@ -21,6 +24,7 @@ def bind(snapshot: Snapshot, info: Any, tracking_uri: str | None = None) -> None
 
     Raises `SnapshotError` where the model names another snapshot, or was fitted on other columns.
     """
+    make_known()
     client = MlflowClient(tracking_uri=tracking_uri)
     model_id = info if isinstance(info, str) else str(info.model_id)
     logged = client.get_logged_model(model_id)
@@ -49,8 +53,8 @@ def _dataset(snapshot: Snapshot) -> DatasetInput:
     dataset = Dataset(
         name=manifest.service,
         digest=snapshot.id[:_DIGEST],
-        source_type="skewguard",
-        source=json.dumps({"snapshot": str(snapshot.place), "id": snapshot.id}),
+        source_type=SOURCE_TYPE,
+        source=SnapshotSource(str(snapshot.place), snapshot.id).to_json(),
         profile=json.dumps(facts),
     )
     return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])

@@ -14,6 +14,7 @@ minimum_effect = 0.0                 # so much must a rate exceed the benign one
 
 [limits]                             # share of rows per kind of finding; absent kinds tolerate nothing
 expectation = 0.0
+performance = 0.0                    # a model that does worse is a note, unless this or `requires` names performance
 
 [impact]                             # with the model at hand: judge what was served by what it does, not by rows alone
 flips = 0.005                        # what turns this share of decisions is a failure; what turns fewer, a warning
@@ -100,6 +101,10 @@ class Policy:
     def mode_of(self, name: str) -> Mode:
         """What the gate refuses the governed model `name`."""
         return next((mode for pattern, mode in self.modes if fnmatch.fnmatchcase(name, pattern)), self.mode)
+
+    def asks_for(self, kind: Kind) -> bool:
+        """Whether the policy names findings of `kind`: requires or limits them."""
+        return kind in self.requires or kind in (self.limits or {})
 
     def limit(self, kind: Kind) -> float:
         """The tolerated share of rows for findings of `kind`."""

@@ -166,10 +166,11 @@ def judge(
     stands against chance), or a waiver has expired, or is unused although its kind was looked for; else UNKNOWN where
     the evidence is too thin, not all that the policy requires, or of a kind that it does not accept; else PASS. What
     makes log and snapshot incomparable is a doubt. `quiet` and `notes` are carried along and decide
-    nothing.
+    nothing; nor does a model that does worse, unless the policy requires or limits `performance`: it becomes a note.
     """
     waived = [f for f in findings if _waiver_of(f, policy.waivers, now)]
-    counted = [f for f in findings if f not in waived]
+    worse = [f for f in findings if f.kind is Kind.PERFORMANCE and not policy.asks_for(f.kind)]
+    counted = [f for f in findings if f not in waived and f not in worse]
     exceeding = _exceeding(counted, coverage, policy)
     failures = [f.message for f in exceeding if f.kind not in DOUBTS]
     doubtful = [f for f in exceeding if f.kind in DOUBTS]
@@ -216,8 +217,20 @@ def judge(
     return Verdict(
         ruling, tuple(reasons), subject, coverage, tuple(counted), tuple(waived), policy.digest,
         issued.isoformat(timespec="seconds"), expires.isoformat(timespec="seconds"),
-        tuple(quiet), _advice(ruling, failures, quiet), tuple(notes), impact,
+        tuple(quiet), _advice(ruling, failures, quiet), (*notes, *_aside(ruling, worse)), impact,
     )  # fmt: skip
+
+
+def _aside(ruling: Ruling, worse: Sequence[Finding]) -> list[str]:
+    """What the model did worse at, where the policy does not judge by that: a season does as much as a fault."""
+    why = {
+        Ruling.PASS: "the replay is clean: the world moved, or the model is wrong, or the outcomes are",
+        Ruling.FAIL: "what failed may be why: mend it first, and do not retrain on broken data",
+        Ruling.UNKNOWN: "whether the pipeline is why is not known",
+    }[ruling]
+    return [
+        f"{finding.message}. No reason for the ruling, as the policy names no performance; {why}" for finding in worse
+    ]
 
 
 def _exceeding(findings: Sequence[Finding], coverage: Coverage, policy: Policy) -> list[Finding]:

@@ -269,6 +269,16 @@ def test_a_broken_contract_is_told_and_is_no_mismatch(
     assert not found.mismatched.any()
 
 
+@pytest.mark.parametrize(("contract", "broken"), [(Contract(rtol=1e-9), 0), (Contract(atol=1e-9), 0), (Contract(), 1)])
+def test_a_range_ends_where_the_tolerance_does(clean: Pairs, contract: Contract, broken: int) -> None:
+    """A value beyond its bound by less than the declared tolerance breaks nothing; by more, or without one, it does."""
+    gust = clean.served.feature(clean.bundle, "weather__gust")
+    most = float(gust.values[gust.present].max())
+    for bound, found in ((np.nextafter(most, 0), broken), (most - 1.0, 1)):
+        within = replace(contract, maximum=float(bound))
+        assert len(compare(_contracted(clean, "weather__gust", within)).observed) == found
+
+
 def test_a_missing_row_breaks_no_contract(clean: Pairs) -> None:
     """Where there is no row, or an expired one, the null rule and the range have nothing to refuse."""
     refused = Contract(null="refused", minimum=0.0)

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewguard.answer import Served, answer
-from skewguard.compare import Constraints, Drift, Frozen, Uniqueness
+from skewguard.compare import Constraints, Drift, Frozen, Uniqueness, Unknown
 from skewguard.compare.constraints import Rules, rules
 from skewguard.compare.frozen import Habits, habits
 from skewguard.compare.outcomes import Predictions, fell, missing, performance, read_outcomes, uncounted
+from skewguard.compare.unknown import asked
 from skewguard.contract import Contract
 from skewguard.errors import EvidenceError
 from skewguard.findings import Finding, Kind
@@ -23,7 +24,7 @@ from skewguard.replay import take
 from skewguard.servinglog import ServingLog, read_log
 from skewguard.snapshot import build_snapshot
 from skewguard.spine import read_spine
-from skewguard.values import Array, Column
+from skewguard.values import Array, Column, Status
 from skewguard.verdict import Ruling
 from skewguard.workflows.guard import guard
 from skewguard.workflows.outcomes import import_outcomes
@@ -202,6 +203,17 @@ def test_spells_that_the_snapshot_is_too_short_for_are_not_judged(loop: Loop, to
     assert _frozen(loop, Habits({("weather", "wind"): HOUR}, {}, 100 * DAY), still) != []
 
 
+def test_a_spell_ends_where_the_log_shows_nothing(loop: Loop, today: Served) -> None:
+    """The same wind in the morning and in the evening, and nothing asked between, is no spell of the whole day."""
+    event = today.views["weather"].event
+    seen = np.flatnonzero((event < us(at(3))) | (event >= us(at(17))))
+    wind = today.views["weather"].features["wind"].values
+    still = take(_with_feature(today, "weather", "wind", np.full(len(wind), 11.0)), seen)
+    held = Habits({("weather", "wind"): 4 * HOUR}, {}, 100 * DAY)
+    assert _frozen(loop, held, still) != []
+    assert _frozen(loop, replace(held, spacing={"weather": 5 * HOUR}), still) == []
+
+
 def test_a_source_that_stands_still_grows_too_old(loop: Loop, training: Served, today: Served) -> None:
     """Rows older at the ask than twice the oldest ever: the source itself gave nothing new."""
     learnt = Habits({}, {"weather": 3 * HOUR})
@@ -292,6 +304,38 @@ def test_a_log_in_batches_is_judged_as_in_one(loop: Loop, tmp_path: Path, rows: 
         )
 
     assert [told(one) for one in parts.findings] == [told(one) for one in whole.findings]
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_that_a_client_mangles_are_found(loop: Loop, training: Served, today: Served) -> None:
+    """A tenth of the origins with a blank in front, which no source knows: told for the view; a few are not."""
+    held = asked(loop.bundle, training)
+
+    def found(share: float, origin: Array) -> list[Finding]:
+        hit = np.arange(len(today.spine)) % round(1 / share) == 0
+        key = today.spine.keys["origin"]
+        mangled = Column.build(key.dtype, np.where(hit, origin, key.values), key.status)
+        keys = {**today.spine.keys, "origin": mangled}
+        rows = today.views["weather"]
+        status = np.where(hit, np.uint8(Status.NOT_FOUND), rows.status)
+        served = replace(today, spine=replace(today.spine, keys=keys))
+        check = Unknown(loop.bundle, held)
+        for part in np.array_split(np.arange(1_500), 3):
+            views = {**today.views, "weather": replace(rows, status=status)}
+            check.add(take(replace(served, views=views), part))
+        return check.findings()
+
+    names = today.spine.keys["origin"].values
+    blank = np.array([f" {name}" for name in names], dtype=object)
+    (finding,) = found(0.1, blank)
+    assert (finding.kind, finding.feature, finding.rows, finding.of) == (Kind.CONSTRAINT, "weather", 150, 1_500)
+    assert finding.evidence > 10
+    assert finding.examples[0].served.startswith("' ")
+    assert found(0.01, blank) == []
+    assert found(0.1, names) == []  # asked for in the snapshot
+    assert asked(loop.bundle, take(training, np.arange(500))).keys == {}
 
 
 # -- outcomes ---------------------------------------------------------------------------------------------------------

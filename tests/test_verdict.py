@@ -47,8 +47,23 @@ def test_a_finding_beyond_its_limit_fails() -> None:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_fails_by_default(kind: Kind) -> None:
     """A kind of which the policy says nothing tolerates nothing; what cannot be compared is a doubt, not a failure."""
-    expected = Ruling.UNKNOWN if kind in DOUBTS else Ruling.FAIL
+    expected = Ruling.UNKNOWN if kind in DOUBTS else Ruling.PASS if kind is Kind.PERFORMANCE else Ruling.FAIL
     assert _judge(replace(WIND, kind=kind, rows=1, of=10_000_000)).ruling is expected
+
+
+def test_a_model_that_does_worse_is_a_note_unless_the_policy_names_performance() -> None:
+    """A season moves a model as far as a fault does: told with what the replay says, judged where it is asked for."""
+    worse = replace(WIND, kind=Kind.PERFORMANCE, feature="prediction", message="prediction: accuracy fell")
+    verdict = _judge(worse)
+    assert (verdict.ruling, verdict.findings) == (Ruling.PASS, ())
+    assert "the replay is clean: the world moved" in verdict.notes[0]
+    assert "do not retrain on broken data" in _judge(worse, WIND).notes[0]
+    for policy in (
+        replace(POLICY, requires=(Kind.PERFORMANCE,)),
+        replace(POLICY, limits={Kind.PERFORMANCE: 0.01}),
+    ):
+        assert _judge(worse, policy=policy).reasons == (worse.message,)
+    assert _judge(worse, policy=replace(POLICY, limits={Kind.PERFORMANCE: 0.02})).ruling is Ruling.PASS
 
 
 @pytest.mark.parametrize(

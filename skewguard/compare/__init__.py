@@ -3,7 +3,8 @@
 rows.py         Pairs -> findings and counts, tap by tap    tally.py     the same, added up over batches
 uniqueness.py   ids that were logged twice                  frozen.py    sources that repeat themselves
 constraints.py  what always held between columns            drift.py     the quiet channel
-learnt.py       what the snapshot teaches them              evidence.py  what they share
+unknown.py      keys that no source knows                   evidence.py  what they share
+learnt.py       what the snapshot teaches them
 """
 
 from skewguard.compare.constraints import Constraints
@@ -14,6 +15,7 @@ from skewguard.compare.learnt import Learnt, learn
 from skewguard.compare.rows import EXAMPLES, Comparison, by_hour, compare
 from skewguard.compare.tally import Tally
 from skewguard.compare.uniqueness import Uniqueness
+from skewguard.compare.unknown import Unknown
 
 __all__ = [
     "EXAMPLES",
@@ -25,6 +27,7 @@ __all__ = [
     "Learnt",
     "Tally",
     "Uniqueness",
+    "Unknown",
     "by_hour",
     "compare",
     "drift",

@@ -20,6 +20,8 @@ BENIGN = 0.001
 _LONGER = 2.0
 _EVENTS = 5
 _RUNS = 100
+_USUAL = 0.99
+_ANY = 1 << 62
 _WHOLE = ""
 
 
@@ -66,16 +68,18 @@ class _Runs:
 class Habits:
     """How sources behaved, in microseconds: the longest time that a feature of a view (the whole view under "") stayed
     as it was, and the greatest age at an ask; without those that say nothing, because they are as long as the snapshot.
+    `spacing`: the usual time between a key's successive rows of a view; what lies in a longer gap was not seen.
     """
 
     longest: dict[tuple[str, str], int]
     oldest: dict[str, int]
     span: int = 1 << 62
+    spacing: dict[str, int] = field(default_factory=dict)
 
 
 def habits(bundle: Bundle, training: Served) -> Habits:
     """Of every view with enough rows."""
-    longest, oldest = {}, {}
+    longest, oldest, spacing = {}, {}, {}
     span = int(np.ptp(training.spine.as_of)) if len(training.spine) else 0
     for view in bundle.views:
         spells = _Spells()
@@ -87,13 +91,14 @@ def habits(bundle: Bundle, training: Served) -> Habits:
         if age * 10 < span:  # what is always old, such as a plane's year, grows older every day
             oldest[view.name] = age
         ordered = spells.ordered()
+        spacing[view.name] = _spacing(*ordered[:2])
         for i, name in enumerate(_names(view)):
-            runs = _runs(*ordered, i)
+            runs = _runs(*ordered, i, spacing[view.name])
             if len(runs.key) >= _RUNS and int(runs.rows.sum()) - len(np.unique(runs.key)) >= _RUNS:
                 most = int((runs.end - runs.start).max())
                 if most * 10 < span:
                     longest[view.name, name] = most
-    return Habits(longest, oldest, span)
+    return Habits(longest, oldest, span, spacing)
 
 
 class Frozen:
@@ -102,6 +107,7 @@ class Frozen:
     def __init__(self, bundle: Bundle, held: Habits) -> None:
         self.bundle = bundle
         self._longest, self._oldest, self._span = held.longest, held.oldest, held.span
+        self._spacing = held.spacing
         self._log: dict[str, _Spells] = {}
         self._rows: dict[str, list[tuple[Array, Array]]] = {}
         self._still: dict[str, Hits] = {}
@@ -124,9 +130,10 @@ class Frozen:
             if view.name not in self._log:
                 continue
             ordered = self._log[view.name].ordered()
+            spacing = self._spacing.get(view.name, _ANY)
             for i, name in enumerate(_names(view)):
                 longest = self._longest.get((view.name, name))
-                finding = None if longest is None else self._repeats(view, name, longest, _runs(*ordered, i))
+                finding = None if longest is None else self._repeats(view, name, longest, _runs(*ordered, i, spacing))
                 if finding is not None:
                     found.append(finding)
                     if name == _WHOLE:
@@ -194,14 +201,23 @@ def _bits(column: Column) -> npt.NDArray[np.uint64]:
     return values.astype(np.int64).view(np.uint64)
 
 
-def _runs(key: Array, event: Array, values: Array, column: int) -> _Runs:
-    """The runs of equal values of one column, key by key. Rows are ordered by key and event."""
+def _spacing(key: Array, event: Array) -> int:
+    """99 % of the times between a key's successive rows are at most this; rows are ordered by key and event."""
+    gaps = np.diff(event)[key[1:] == key[:-1]]
+    return int(np.quantile(gaps, _USUAL, method="higher")) if len(gaps) else _ANY
+
+
+def _runs(key: Array, event: Array, values: Array, column: int, spacing: int) -> _Runs:
+    """The runs of equal values of one column, key by key, none across a gap longer than `spacing` (microseconds).
+
+    Rows are ordered by key and event.
+    """
     if not len(key):
         nothing = np.empty(0, dtype=np.int64)
         return _Runs(nothing, nothing, nothing, nothing)
     mine = values[:, column]
     new = np.ones(len(key), dtype=bool)
-    new[1:] = (key[1:] != key[:-1]) | (mine[1:] != mine[:-1])
+    new[1:] = (key[1:] != key[:-1]) | (mine[1:] != mine[:-1]) | (np.diff(event) > spacing)
     first = np.flatnonzero(new)
     last = np.append(first[1:], len(key)) - 1
     return _Runs(event[first], event[last], last - first + 1, key[first])

@@ -10,6 +10,7 @@ from threading import Lock
 from skewguard.compare.constraints import Rules, rules
 from skewguard.compare.evidence import training_rows
 from skewguard.compare.frozen import Habits, habits
+from skewguard.compare.unknown import Asked, asked
 from skewguard.snapshot import Snapshot
 
 _KEPT = 4
@@ -17,10 +18,11 @@ _KEPT = 4
 
 @dataclass(frozen=True)
 class Learnt:
-    """What always held between columns, and how long sources stayed as they were."""
+    """What always held between columns, how long sources stayed as they were, and which keys were asked for."""
 
     rules: Rules
     habits: Habits
+    asked: Asked
 
 
 @cache
@@ -35,7 +37,8 @@ def learn(snapshot: Snapshot) -> Learnt:
     with lock:
         if key not in kept:
             training = training_rows(snapshot)
-            kept[key] = Learnt(rules(snapshot.bundle, training), habits(snapshot.bundle, training))
+            bundle = snapshot.bundle
+            kept[key] = Learnt(rules(bundle, training), habits(bundle, training), asked(bundle, training))
         kept.move_to_end(key)
         while len(kept) > _KEPT:
             kept.popitem(last=False)

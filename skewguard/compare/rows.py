@@ -156,7 +156,7 @@ def _contracts(pairs: Pairs) -> Iterator[Observed]:
         if column.dtype.is_numeric:
             for bound, beyond in ((contract.minimum, np.less), (contract.maximum, np.greater)):
                 if bound is not None:
-                    broken |= column.present & beyond(column.values, bound)
+                    broken |= column.present & beyond(column.values, bound) & ~_near(pairs, name, column, bound)
         if contract.values is not None:
             broken |= column.present & ~np.isin(column.values.astype(str), contract.values)
         if broken.any():
@@ -186,6 +186,13 @@ def _same(pairs: Pairs, name: str, served: Column) -> Mask:
 def _equal(pairs: Pairs, name: str, a: Column, b: Column) -> Mask:
     contract = pairs.bundle.contracts[name]
     return same(a, b, rtol=contract.rtol, atol=contract.atol, ulps=pairs.ulps)
+
+
+def _near(pairs: Pairs, name: str, column: Column, bound: float) -> Mask:
+    """What equals the bound as far as the contract tells values apart."""
+    if not column.dtype.is_float:
+        return np.zeros(len(column.values), dtype=bool)
+    return _equal(pairs, name, column, Column.build(column.dtype, np.full_like(column.values, bound), column.status))
 
 
 @dataclass(frozen=True, slots=True)

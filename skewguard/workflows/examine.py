@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from skewguard.answer import Served
-from skewguard.compare import Check, Constraints, Drift, Frozen, Tally, Uniqueness, compare, drift, learn
+from skewguard.compare import Check, Constraints, Drift, Frozen, Tally, Uniqueness, Unknown, compare, drift, learn
 from skewguard.compare.outcomes import Predictions, fell, missing, read_outcomes, uncounted
 from skewguard.definitions import Bundle
 from skewguard.errors import EvidenceError, SourceError
@@ -207,8 +207,13 @@ def _predictions(segments: Sequence[Segment], snapshot: Snapshot) -> Predictions
 
 def _checks(snapshot: Snapshot) -> list[Check]:
     """What is looked at beside the replay, mined from the snapshot's rows where it needs any."""
-    learnt = learn(snapshot)
-    return [Uniqueness(), Constraints(snapshot.bundle, learnt.rules), Frozen(snapshot.bundle, learnt.habits)]
+    learnt, bundle = learn(snapshot), snapshot.bundle
+    return [
+        Uniqueness(),
+        Constraints(bundle, learnt.rules),
+        Frozen(bundle, learnt.habits),
+        Unknown(bundle, learnt.asked),
+    ]
 
 
 def _span(segments: Sequence[Segment]) -> tuple[int, int]:

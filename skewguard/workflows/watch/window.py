@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from skewguard.compare import Check, Comparison, Constraints, Frozen, Tally, Uniqueness, drift, learn
+from skewguard.compare import Check, Comparison, Constraints, Frozen, Tally, Uniqueness, Unknown, drift, learn
 from skewguard.findings import Finding, Kind
 from skewguard.replay import Pairs
 from skewguard.snapshot import Snapshot
@@ -54,7 +54,12 @@ class Window:
         self._tally = Tally(KEPT_ROWS)
         learnt = learn(snapshot)
         bundle = snapshot.bundle
-        self._checks: list[Check] = [Uniqueness(), Constraints(bundle, learnt.rules), Frozen(bundle, learnt.habits)]
+        self._checks: list[Check] = [
+            Uniqueness(),
+            Constraints(bundle, learnt.rules),
+            Frozen(bundle, learnt.habits),
+            Unknown(bundle, learnt.asked),
+        ]
         self._drift = drift(snapshot)
         self._since = self._until = 0
 
@@ -113,9 +118,10 @@ class Detector:
 def hits_of(snapshot: Snapshot, pairs: Pairs, comparison: Comparison) -> dict[str, Hits]:
     """How often each finding was made in these rows alone."""
     found = [one.finding for one in comparison.observed]
-    mined = Constraints(snapshot.bundle, learn(snapshot).rules)
-    mined.add(pairs.truth)
-    found += mined.findings()
+    learnt = learn(snapshot)
+    for check in (Constraints(snapshot.bundle, learnt.rules), Unknown(snapshot.bundle, learnt.asked)):
+        check.add(pairs.truth)
+        found += check.findings()
     return {name_of(one): Hits(one.rows, one.of, one.benign) for one in found}
 
 

@@ -228,7 +228,9 @@ def test_a_bundle_that_hides_keys_is_followed_from_the_service_to_the_erasure(
     tails_asked = set(world.asks.slice(60, 60)["tail"].to_pylist())
     told = to_table(read_log(tmp_path / "log"))["e__tail"].to_pylist()
     assert {pseudonym(tail, SECRET) if tail else None for tail in tails_asked} == set(told)
-    assert contains(tmp_path / "log", b"N1") == []
+    # Read back, not as raw bytes: two letters stand in compressed ones by chance.
+    logged = to_table(read_log(tmp_path / "log")).to_pylist()
+    assert not [cell for row in logged for cell in row.values() if isinstance(cell, str) and "N1" in cell]
     policy = replace(POLICY, minimum_rows=10)
     assert world.guard(tmp_path / "log", policy).verdict.ruling is Ruling.UNKNOWN
     joined = world.guard(tmp_path / "log", policy, secret=SECRET).verdict

@@ -117,3 +117,8 @@ class SqliteStore:
     def close(self) -> None:
         """Close the connection."""
         self._con.close()
+
+    def __del__(self) -> None:
+        """From Python 3.13 on a connection that is merely dropped warns."""
+        if hasattr(self, "_con"):
+            self._con.close()

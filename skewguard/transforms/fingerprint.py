@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from skewguard.errors import DefinitionError
-from skewguard.transforms.source import ABSENT, CACHED, Scope, definition, is_library, methods, plain
+from skewguard.transforms.source import ABSENT, CACHED, Scope, definition, is_library, methods, plain, public_module
 
 
 def fingerprint(function: Callable[..., Any]) -> str:
@@ -62,7 +62,7 @@ def _value(name: str, value: Any, seen: dict[int, int]) -> str:  # noqa: PLR0911
     if isinstance(value, np.ufunc):
         return f"library numpy.{value.__name__}"
     if callable(value):
-        module = getattr(value, "__module__", None) or ""
+        module = public_module(value)
         top = module if not module.startswith("skewguard.") else "skewguard"  # its rooms may be moved
         return f"library {top}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     if isinstance(value, tuple | list | Mapping) and _holds_functions(value):

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from skewguard.transforms.source import public_module
+
 FITTED = "what is learnt from data is a fitted argument, from the snapshot's manifest"
 _CLOCK = "the request's own time as an input column (datetime)"
 _CHANCE = "no chance in a feature; a hash of an input is zlib.crc32(text.encode())"
@@ -105,7 +107,7 @@ def allowed(value: Any) -> bool:
     """Whether `value` is of a forbidden module, and yet computes on its arguments alone."""
     if isinstance(value, types.ModuleType):
         return value.__name__ == "urllib.parse"
-    module = str(getattr(value, "__module__", ""))
+    module = public_module(value)
     return callable(value) and (module == "urllib.parse" or (module, getattr(value, "__name__", "")) in _ALLOWED)
 
 
@@ -127,7 +129,7 @@ def forbidden(value: Any, shown: str) -> tuple[str, str] | None:
     if last in _NUMPY and getattr(np, last, None) is value:
         return f"{shown} {_NUMPY[last][0]}", _NUMPY[last][1]
     if callable(value) and isinstance(getattr(value, "__name__", None), str):
-        found = None if allowed(value) else _FUNCTIONS.get((str(module), name)) or _module(str(module))
+        found = None if allowed(value) else _FUNCTIONS.get((public_module(value), name)) or _module(str(module))
         return (f"{shown} {found[0]}", found[1]) if found else None
     return _instance(value, shown)
 

@@ -7,6 +7,7 @@ import builtins
 import dataclasses
 import enum
 import functools
+import inspect
 import linecache
 import sys
 import types
@@ -180,6 +181,12 @@ def _imports(node: ast.AST) -> Iterator[tuple[str, Any]]:
                 yield alias.asname or alias.name, getattr(module, alias.name, ABSENT)
 
 
+def public_module(value: Any) -> str:
+    """The module of a class or function, as older Pythons say: 3.13 says `_decimal`, `pathlib._local`."""
+    module = str(getattr(value, "__module__", None) or "")
+    return {"_decimal": "decimal", "pathlib._local": "pathlib"}.get(module, module)
+
+
 def is_library(module: str | None) -> bool:
     """Whether a module is Python's own, numpy's or the house's: its code is identified by its version."""
     top = (module or "").partition(".")[0]
@@ -224,8 +231,13 @@ def methods(kind: type) -> dict[str, Any]:
     return {
         name: member
         for name, (member, function) in found.items()
-        if function and not is_library(function.__module__) and function.__code__.co_filename not in _GENERATED
+        if function and not is_library(function.__module__) and _file(function) not in _GENERATED
     }
+
+
+def _file(function: types.FunctionType) -> str:
+    """Where the innermost stands: from Python 3.13 on a dataclass's __repr__ is wrapped by reprlib."""
+    return str(inspect.unwrap(function).__code__.co_filename)
 
 
 def used(function: types.FunctionType) -> dict[str, Any]:

@@ -5,7 +5,9 @@ governs = ["flight-delay"]          # registered model names, shell patterns all
 evidence = ["shadow", "production"]  # kinds of evidence with which a version may be registered
 promotion = ["production"]          # kinds of which it needs one for an alias or a stage
 mode = "registration"               # what the gate refuses: registration, promotion alone, or observe
-minimum_rows = 1000                  # fewer compared rows: UNKNOWN
+minimum_rows = 1000                  # fewer compared rows, of all or of one feature: UNKNOWN
+minimum_own_rows = 100               # of these the model itself must have answered; a new feature needs no more, where
+                                     # they are a shadow's or a probe's
 maximum_unverifiable = 0.01          # a greater share of unverifiable rows: UNKNOWN
 verdict_valid_for = "7d"
 requires = ["expectation"]           # kinds of findings that must have been looked for: else UNKNOWN
@@ -83,6 +85,7 @@ class Policy:
     mode: Mode = Mode.REGISTRATION
     modes: tuple[tuple[str, Mode], ...] = ()
     minimum_rows: int = 1000
+    minimum_own_rows: int = 100
     maximum_unverifiable: float = 0.01
     valid_for_us: int = 7 * 86_400_000_000
     limits: Mapping[Kind, float] | None = None
@@ -93,6 +96,11 @@ class Policy:
     minimum_effect: float = 0.0
     flips: float | None = None
     threshold: float = 0.5
+
+    @property
+    def own_rows(self) -> int:
+        """So many rows must the model itself have answered."""
+        return min(self.minimum_own_rows, self.minimum_rows)
 
     def governs_model(self, name: str) -> bool:
         """Whether the registered model `name` is governed."""
@@ -158,9 +166,12 @@ def _settings(data: dict[str, Any], complaints: list[str]) -> dict[str, Any]:
             )
         complaints += [f"policy.{name}: {e!r} is none of {', '.join(EVIDENCE)}" for e in kinds if e not in EVIDENCE]
     mode = _mode("policy.mode", take("mode", "a mode", str, "registration"), complaints)
-    rows = take("minimum_rows", "a whole number", int, 1000)
-    if rows < 1:
-        complaints.append(f"policy.minimum_rows: expected at least 1, got {rows}: no evidence is never a PASS")
+    rows, own = take("minimum_rows", "a whole number", int, 1000), take("minimum_own_rows", "a whole number", int, 100)
+    complaints += [
+        f"policy.{name}: expected at least 1, got {least}: no evidence is never a PASS"
+        for name, least in (("minimum_rows", rows), ("minimum_own_rows", own))
+        if least < 1
+    ]
     unverifiable = float(take("maximum_unverifiable", "a number", (int, float), 0.01))
     if not 0 <= unverifiable < 1:
         complaints.append(f"policy.maximum_unverifiable: expected a share of rows in [0, 1), got {unverifiable}")
@@ -186,6 +197,7 @@ def _settings(data: dict[str, Any], complaints: list[str]) -> dict[str, Any]:
         "promotion": tuple(promotion),
         "mode": mode,
         "minimum_rows": rows,
+        "minimum_own_rows": own,
         "maximum_unverifiable": unverifiable,
         "valid_for_us": valid,
         "requires": tuple(Kind(kind) for kind in requires if kind in list(Kind)),

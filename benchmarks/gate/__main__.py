@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import statistics
 import sys
 import tempfile
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="without servers, and fewer rounds")
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers end with us
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     mlflow.environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     console = Console(stderr=True)
@@ -42,10 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for kind in ("embedded",) if arguments.quick else ("embedded", "server", "basic-auth"):
             root = Path(folder) / kind
             root.mkdir()
-            opened = (
-                nullcontext(make_embedded(root)) if kind == "embedded" else serving(root, basic_auth=kind != "server")
-            )
-            with opened as world, pointed_at(world):
+            with _opened(kind, root) as world, pointed_at(world):
                 for number, one in enumerate(attacks(kind)):
                     through = got_through(one, world, f"gated-{number}")
                     counted["attacks"] += 1

@@ -6,13 +6,14 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +22,10 @@ import mlflow
 import mlflow.sklearn
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
+from werkzeug.security import generate_password_hash
 
 from skewguard.gate.keys import SigningKey, trust_key
+from skewguard.gate.ledger import LEDGER_ENV
 from skewguard.gate.mlflow import artifacts, attach_verdict
 from skewguard.model import TRUSTED_TYPES, model_digest
 from skewguard.policy import load_policy
@@ -135,6 +138,8 @@ def serving(folder: Path, *, basic_auth: bool = False) -> Iterator[World]:
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_until_it_answers(f"{address}/health", process, folder / "log")
+        if basic_auth:
+            _hash_cheaply(folder / "auth.db")
         yield World(address, address, policy, f"sqlite:///{folder}/mlflow.db")
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # the session that was started here: the server and its worker
@@ -150,7 +155,8 @@ def pointed_at(world: World) -> Iterator[World]:
     """MLflow in this process talks to that world; it keeps its addresses, which go back to what they were."""
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID")
     own = {"SKEWGUARD_POLICY": str(world.policy), "SKEWGUARD_TRUSTED_KEYS": str(world.policy.with_name("trusted.json"))}
-    before = {name: os.environ.get(name) for name in (*names, *own)}
+    before = {name: os.environ.get(name) for name in (*names, *own, LEDGER_ENV)}
+    os.environ.pop(LEDGER_ENV, None)  # the ledger lies beside the policy
     os.environ.update(own)
     mlflow.set_tracking_uri(world.tracking_uri)
     mlflow.set_registry_uri(world.registry_uri)
@@ -193,6 +199,13 @@ def _credentials(folder: Path) -> dict[str, str]:
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(16),
     }
+
+
+def _hash_cheaply(database: Path) -> None:
+    """Each request checks the password against its hash, which takes long on purpose; nobody here attacks that."""
+    cheap = generate_password_hash(os.environ["MLFLOW_TRACKING_PASSWORD"], "pbkdf2:sha256:1")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE users SET password_hash = ? WHERE username = 'admin'", (cheap,))
 
 
 def _estimator() -> HistGradientBoostingClassifier:

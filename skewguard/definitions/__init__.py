@@ -17,6 +17,7 @@ from skewguard.definitions.bundle import (
     load_bundle,
     read_bundle,
 )
+from skewguard.definitions.scope import cut, fingerprints, shared
 
 __all__ = [
     "Bundle",
@@ -27,6 +28,9 @@ __all__ = [
     "RequestField",
     "Source",
     "View",
+    "cut",
+    "fingerprints",
     "load_bundle",
     "read_bundle",
+    "shared",
 ]

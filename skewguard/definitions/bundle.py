@@ -179,6 +179,11 @@ class Bundle:
         return tuple(name for name in names if self.dtypes[name].is_numeric)
 
     @cached_property
+    def straight(self) -> bool:
+        """Whether every feature enters the model, in the order of `dtypes`."""
+        return self.vector == tuple(self.dtypes)
+
+    @cached_property
     def view_of(self) -> dict[str, str]:
         """The feature view behind each stored feature, by full name."""
         return {view.full_name(f.name): view.name for view in self.views for f in view.features}

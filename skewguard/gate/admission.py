@@ -67,6 +67,14 @@ def may_promote(verdict: Verdict, policy: Policy) -> None:
             f"stage: its evidence is {', '.join(kinds)}, policy.promotion asks for {' or '.join(policy.promotion)}; "
             "guard it on such a log, or let the policy say otherwise"
         )
+    missing = verdict.coverage.scope.unpromoted
+    if missing.count:
+        raise Refused(
+            f"model {verdict.subject.model_id} may bear the name {verdict.subject.registered_name!r} but no alias or "
+            f"stage: of {missing.count:,} of its {verdict.coverage.scope.features:,} features there is too little "
+            f"{' or '.join(policy.promotion)} evidence ({missing}), and policy.promotion asks for it; "
+            "guard it on such a log, or let the policy say otherwise"
+        )
 
 
 def _counting(record: Record | None, subject: str, command: str) -> Verdict:

@@ -27,6 +27,8 @@ from skewguard.gate.record import Record, read_record
 
 LEDGER_ENV = "SKEWGUARD_LEDGER"
 _START = "0" * 64
+_SEEN: dict[str, tuple[int, str]] = {}
+"""The last line of each ledger that this process wrote to, by its number and hash: what it must still hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Entry:
 class Ledger:
     """An append-only file that processes of one machine share: each appends under a lock.
 
-    Raises `EvidenceError` where the file cannot be read or written, or where its chain is broken.
+    Raises `EvidenceError` where the file cannot be read or written, or where its chain is broken; who appends to it
+    also where it lacks a line that this process has seen, because it was cut off, rolled back or replaced meanwhile.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -68,7 +71,8 @@ class Ledger:
     def append(self, kind: str, body: Mapping[str, str]) -> Entry:
         """Add a line and wait until it is on disk."""
         with self._locked() as (file, entries):
-            return _append(file, entries, kind, body)
+            entries.append(_append(file, entries, kind, body))
+            return entries[-1]
 
     def remember(self, records: Sequence[Record]) -> list[Entry]:
         """Add the records that are not in yet, and return all lines."""
@@ -88,8 +92,11 @@ class Ledger:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 file.seek(0)
                 entries = _checked(file, self.path)
+                _holds_what_was_seen(self.path, entries)
                 _cut_torn_line(file)
                 yield file, entries
+                if entries:
+                    _SEEN[str(self.path.absolute())] = entries[-1].seq, entries[-1].hash
         except OSError as error:
             raise EvidenceError(f"ledger {self.path}: {error}") from error
 
@@ -133,6 +140,15 @@ def _checked(file: IO[bytes], path: Path) -> list[Entry]:
             )
         entries.append(entry)
     return entries
+
+
+def _holds_what_was_seen(path: Path, entries: Sequence[Entry]) -> None:
+    seq, hashed = _SEEN.get(str(path.absolute()), (-1, ""))
+    if seq >= 0 and (len(entries) <= seq or entries[seq].hash != hashed):
+        raise EvidenceError(
+            f"ledger {path}: line {seq + 1} was there and is gone: it was cut off, rolled back or replaced. Bring it "
+            "back; where that was meant, restart the gate"
+        )
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from skewguard.errors import EvidenceError
 from skewguard.gate.envelope import seal, unseal
 from skewguard.gate.keys import SigningKey, Trust
-from skewguard.verdict import Verdict
+from skewguard.verdict import Coverage, Names, Verdict
+from skewguard.verdict.coverage import NAMED
 
 VERDICT_TAG = "skewguard.verdict"
 """The tag of a registered version that carries the record by which it was admitted."""
@@ -22,6 +23,7 @@ LONGEST = 4900
 
 _FORMAT = 2
 _LONGEST_REASON = 300
+_FEW_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +58,47 @@ def revocation_tag_of(registered_name: str) -> str:
 
 
 def sign_verdict(verdict: Verdict, key: SigningKey) -> str:
-    """The verdict as an envelope of at most `LONGEST` characters: all that binds it, reasons and builds cut.
+    """The verdict as an envelope of at most `LONGEST` characters: all that binds it; reasons, builds and the names of
+    features without evidence cut.
 
-    Findings, drift and notes are left out; `verdict` is the digest of the whole. Raises `EvidenceError` if even that is
-    too long.
+    Findings, drift, notes and the rows of each feature are left out: of these stand how many features lack evidence,
+    the first of them, and a digest. `verdict` is the digest of the whole. Raises `EvidenceError` if even that is too
+    long.
     """
     reasons = [" ".join(reason.split())[:_LONGEST_REASON] for reason in verdict.reasons]
     builds = [build[:64] for build in verdict.subject.builds]
-    coverage = replace(verdict.coverage, blind=(), truth=verdict.coverage.truth[:_LONGEST_REASON])
-    small = replace(verdict, findings=(), waived=(), quiet=(), advice="", notes=(), coverage=coverage)
+    small = replace(verdict, findings=(), waived=(), quiet=(), advice="", notes=())
+    names = NAMED
     while True:
-        shown = replace(small, reasons=tuple(reasons), subject=replace(small.subject, builds=tuple(builds)))
+        shown = replace(
+            small,
+            reasons=tuple(reasons),
+            subject=replace(small.subject, builds=tuple(builds)),
+            coverage=_bounded(verdict.coverage, names),
+        )
         text = seal(_canonical({"kind": "verdict", "verdict": verdict.digest, **asdict(shown)}), key)
         if len(text) <= LONGEST:
             return text
-        if len(reasons) > 1:
+        if names > _FEW_NAMES:
+            names -= 1
+        elif len(reasons) > 1:
             reasons.pop()
         elif builds:
             builds.pop()
+        elif names:
+            names -= 1
         else:
             raise EvidenceError(f"verdict on {verdict.subject.model_id}: {len(text)} characters do not fit a tag")
+
+
+def _bounded(coverage: Coverage, names: int) -> Coverage:
+    """The coverage without what grows with the features, but for the first names of those that lack evidence."""
+
+    def few(all_names: Names) -> Names:
+        return Names(all_names.count, all_names.first[:names])
+
+    scope = replace(coverage.scope, uncovered=few(coverage.scope.uncovered), unpromoted=few(coverage.scope.unpromoted))
+    return replace(coverage, blind=(), features=(), truth=coverage.truth[:_LONGEST_REASON], scope=scope)
 
 
 def sign_revocation(model_id: str, registered_name: str, reason: str, key: SigningKey) -> str:

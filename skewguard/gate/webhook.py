@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.request
 
@@ -24,5 +25,5 @@ def post(url: str, text: str) -> str:
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS):  # noqa: S310
             return ""
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:  # the latter: what answers is no HTTP
         return f"the webhook did not take it: {error}"

@@ -13,6 +13,11 @@ SENTENCES = {
     "load_a_logged_model_by_its_id": "`models:/m-…` is not gated.",
     "take_a_fail_away_before_the_gate_saw_it": "A record that was taken away before the gate ever saw it is missing.",
     "delete_a_governed_model": "Deleting is free",
+    "cut_a_fail_from_the_ledger_while_no_gate_runs": (
+        "Whoever can write the ledger and the registry's tags can write both anew."
+    ),
+    "load_the_files_by_their_place": "`models:/m-…` is not gated.",
+    "change_a_file_between_two_looks": "Files can change after the decision.",
 }
 
 

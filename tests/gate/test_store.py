@@ -398,3 +398,10 @@ def test_under_basic_auth_an_empty_registered_model_is_left(
     with pytest.raises(MlflowException, match="it has no verdict"):
         mlflow.register_model(f"models:/{world.log_model()}", name)
     assert world.client().get_registered_model(name).latest_versions == []
+    world.client().delete_registered_model(name)
+    loaded_alone = ModuleType("auth")
+    loaded_alone.is_auth_enabled = lambda: False  # type: ignore[attr-defined]  # as a question to GraphQL leaves it
+    monkeypatch.setitem(sys.modules, "mlflow.server.auth", loaded_alone)
+    with pytest.raises(MlflowException, match="it has no verdict"):
+        mlflow.register_model(f"models:/{world.log_model()}", name)
+    assert world.client().search_registered_models(f"name = '{name}'") == []

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mlflow.entities import LoggedModel
 
-from skewguard.errors import PolicyError, Refused, SkewguardError
-from skewguard.gate.admission import admit, admit_to_load, may_promote
+from skewguard.errors import EvidenceError, PolicyError, Refused, SkewguardError
+from skewguard.gate.admission import CLOCK_SKEW, admit, admit_to_load, may_promote
 from skewguard.gate.keys import TRUST_ENV, Trust, load_trust
 from skewguard.gate.ledger import LEDGER_ENV, Entry, Ledger, newest
 from skewguard.gate.mlflow.logged import digest_of, records_of
@@ -98,14 +98,16 @@ class Gate:
         """
         policy = load_policy(self.policy)
         logged = self._logged(model_id)
-        record = self._newest(name, logged)
+        record, last = self._newest(name, logged)
+        now = datetime.now(UTC)
+        _not_before(last, now)
         verdict = admit(
             record,
             registered_name=name,
             model_id=model_id,
             model_digest=digest_of(logged, self.tracking),
             policy=policy,
-            now=datetime.now(UTC),
+            now=now,
         )
         if promotion:
             may_promote(verdict, policy)
@@ -114,7 +116,7 @@ class Gate:
     def ask_to_load(self, name: str, model_id: str) -> Admitted:
         """The logged model, which was admitted to `name` once and whose files are the same still; raises `Refused`."""
         logged = self._logged(model_id)
-        record = self._newest(name, logged)
+        record, _ = self._newest(name, logged)
         digest = digest_of(logged, self.tracking)
         admit_to_load(record, registered_name=name, model_id=model_id, model_digest=digest)
         return _admitted(logged, record)
@@ -127,12 +129,23 @@ class Gate:
         logged: LoggedModel = tracking(self.tracking).get_logged_model(model_id)
         return logged
 
-    def _newest(self, name: str, logged: LoggedModel) -> Record | None:
+    def _newest(self, name: str, logged: LoggedModel) -> tuple[Record | None, str]:
+        """(the record that counts, when the ledger's last line was written)."""
         trust: Trust = load_trust(self.trust)
         carried = records_of(logged, name, trust)
         entries = Ledger(self.ledger).remember(carried)
         # One that was copied here is about another model or name, and is refused by that.
-        return newest(entries, logged.model_id, name, trust) or next(iter(carried), None)
+        found = newest(entries, logged.model_id, name, trust) or next(iter(carried), None)
+        return found, entries[-1].at if entries else ""
+
+
+def _not_before(last: str, now: datetime) -> None:
+    """Raise `EvidenceError` where the clock stands before what was already decided: expired verdicts would count."""
+    if last and now + CLOCK_SKEW < datetime.fromisoformat(last):
+        raise EvidenceError(
+            f"the gate's clock says {now.isoformat(timespec='seconds')}, and its ledger was written until {last}: the "
+            "clock is wrong, or was; set it right, and begin a new ledger where it had run ahead"
+        )
 
 
 def _admitted(logged: LoggedModel, record: Record | None) -> Admitted:

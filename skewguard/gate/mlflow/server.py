@@ -17,6 +17,13 @@ def in_server() -> bool:
     return _SERVED_STORE_ENV in os.environ and _HANDLERS in sys.modules
 
 
+def has_basic_auth() -> bool:
+    """Whether MLflow's basic-auth is on here. Its module alone says nothing: a question to GraphQL loads it, too."""
+    auth = sys.modules.get("mlflow.server.auth")
+    is_on = getattr(auth, "is_auth_enabled", None)
+    return auth is not None and (is_on is None or bool(is_on()))
+
+
 def handlers() -> Any:
     """The module that answers a server's requests: loaded if this is a server, and never by a client."""
     return sys.modules[_HANDLERS]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from mlflow.tracking._model_registry import utils as registry
 from skewguard.contract import PREFIX as RESERVED
 from skewguard.errors import Refused, SkewguardError
 from skewguard.gate.mlflow.gate import Admitted, Gate
-from skewguard.gate.mlflow.server import handlers, in_server
+from skewguard.gate.mlflow.server import handlers, has_basic_auth, in_server
 from skewguard.gate.record import VERDICT_TAG
 from skewguard.policy import Mode
 
@@ -88,6 +87,19 @@ class GateMixin(Stock):  # type: ignore[misc]
         return super().create_model_version(
             name, f"models:/{admitted.model_id}", admitted.run_id, own, model_id=admitted.model_id, **more
         )
+
+    def create_registered_model(
+        self,
+        name: str,
+        tags: Sequence[RegisteredModelTag] | None = None,
+        description: str | None = None,
+        deployment_job_id: str | None = None,
+    ) -> Any:
+        """A name is free; the gate's own tags are not, from the beginning."""
+        for tag in tags or ():
+            if tag.key.startswith(RESERVED):
+                self._must_be_free(name, tag.key)
+        return super().create_registered_model(name, tags, description, deployment_job_id)
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         """Refuse, or let the alias point to a version that would be admitted now."""
@@ -216,7 +228,7 @@ class GateMixin(Stock):  # type: ignore[misc]
 
         Not under MLflow's basic-auth, which has given its creator a permission that would outlive it.
         """
-        if "mlflow.server.auth" in sys.modules:
+        if has_basic_auth():
             return
         try:
             found = self.get_registered_model(name)

@@ -592,7 +592,7 @@ def test_a_model_of_another_width_is_not_served(
         ("--store", "mysql://here", "online store: expected sqlite:PATH or redis://HOST:PORT, got 'mysql://here'"),
         ("--store", "redis://127.0.0.1:1", "online store redis://127.0.0.1:1: does not answer"),
         ("--model", "nowhere", "nowhere: expected a model folder, found nothing"),
-        ("--log", "/dev/null/log", "a new segment could not be begun"),
+        ("--log", "/dev/null/log", "could not be put beside it"),
     ],
 )
 def test_a_server_that_cannot_start_says_why(

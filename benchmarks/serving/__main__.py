@@ -38,7 +38,7 @@ def features(world: World, shape: tuple[int, int], seconds: float, rounds: int) 
     with servers.ours(world, width, log) as ours, servers.feast(world) as feast:
         url, other = f"{ours.url}/v1/s{width}/features", f"{feast.url}/get-online-features"
         for body, at in ((asked, url), (theirs, other)):
-            load.run(at, body, 4, 1, servers.pin(1))  # warm
+            load.run(at, body, 4, min(seconds, 1), servers.pin(1))  # warm
         spent = spent_feast = 0.0
         for _ in range(rounds):
             before = ours.cpu_seconds()
@@ -65,16 +65,16 @@ def features(world: World, shape: tuple[int, int], seconds: float, rounds: int) 
     }
 
 
-def predict(world: World, durability: str, seconds: float, rounds: int) -> dict[str, Any]:
+def predict(world: World, floor: servers.Server, durability: str, seconds: float, rounds: int) -> dict[str, Any]:
     """Predictions at 32 connections, and what the bare floor takes beside it."""
     log = world.root / f"log-{durability}"
     asked = load.bodies_of_ours(1, world.keys)
     flags = ["--model", str(world.root / "model"), "--durability", durability]
     ours_cpu, floor_cpu, seen = [], [], []
-    with servers.ours(world, MODEL_WIDTH, log, *flags) as ours, servers.floor() as floor:
+    with servers.ours(world, MODEL_WIDTH, log, *flags) as ours:
         url = f"{ours.url}/v1/s{MODEL_WIDTH}/predict"
-        load.run(url, asked, 32, 1, servers.pin(1))
-        load.run(f"{floor.url}/predict", asked, 32, 1, servers.pin(1))
+        load.run(url, asked, 32, min(seconds, 1), servers.pin(1))
+        load.run(f"{floor.url}/predict", asked, 32, min(seconds, 1), servers.pin(1))
         for _ in range(rounds):
             before = ours.cpu_seconds()
             seen.append(load.run(url, asked, 32, seconds, servers.pin(1)))
@@ -115,13 +115,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shape", choices=[f"{rows}x{width}" for rows, width in SHAPES], help="only this one")
     arguments = parser.parse_args(argv)
-    seconds, rounds, keys = (1.0, 1, 200) if arguments.quick else (arguments.seconds, arguments.rounds, 2000)
+    seconds, rounds, keys = (0.3, 1, 100) if arguments.quick else (arguments.seconds, arguments.rounds, 2000)
     shapes = [shape for shape in SHAPES if arguments.shape in (None, "{}x{}".format(*shape))]
     if arguments.quick and not arguments.shape:
-        shapes = [(1, 10), (100, 50)]
+        shapes = list(SHAPES[:1])
     widths = tuple(sorted({width for _, width in shapes})) if arguments.quick else WIDTHS
     figures: dict[str, Any] = {"features": {}}
     with write.own_redis() as url, tempfile.TemporaryDirectory() as folder:
+        servers.keep_apart(url)
         world = build(Path(folder), url, keys, widths)
         for rows, width in shapes:
             name = f"{rows}x{width}"
@@ -130,13 +131,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.shape:
             print(json.dumps(figures))
             return 0
-        for name, durability in (("predict", "process"), ("predict_disk", "disk")):
-            figures[name] = predict(world, durability, seconds, rounds)
-            print(f"{name:17} {figures[name]}", flush=True)
+        with servers.floor() as floor:
+            for name, durability in (("predict", "process"), ("predict_disk", "disk")):
+                figures[name] = predict(world, floor, durability, seconds, rounds)
+                print(f"{name:17} {figures[name]}", flush=True)
         figures["log_cost_us"] = figures["predict"].pop("log_us")
         figures["log_bytes_per_row"] = figures["predict"].pop("log_bytes")
         del figures["predict_disk"]["log_us"], figures["predict_disk"]["log_bytes"]
-        sizes = {"rows": 5_000, "feast_rows": 300, "rounds": 1} if arguments.quick else {}
+        sizes = {"rows": 2_000, "feast_rows": 100, "rounds": 1} if arguments.quick else {}
         figures["write"] = write.measure(url, **sizes).to_json()
     print(json.dumps(figures))
     return 0

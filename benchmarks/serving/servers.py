@@ -44,6 +44,15 @@ def pin(cpu: int) -> list[str]:
     return ["taskset", "-c", str(cpu)] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
 
 
+def keep_apart(redis_url: str) -> None:
+    """Put a Redis server on the core of the load, where there are two."""
+    if pin(1):
+        import redis
+
+        with redis.Redis.from_url(redis_url) as client:
+            psutil.Process(client.info("server")["process_id"]).cpu_affinity([1])
+
+
 @contextmanager
 def ours(world: World, width: int, log: Path, *flags: str) -> Iterator[Server]:
     """`skewguard serve`."""

@@ -9,22 +9,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from skewguard.answer import Log, Served, answer, schema, to_batch
+from skewguard.answer import Log, Served, answer, schema, statuses, to_batch
 from skewguard.definitions import Bundle
 from skewguard.errors import AskError, DefinitionError, LogError, PredictionError, StoreUnavailable
 from skewguard.model import Model
 from skewguard.online import Lookup
 from skewguard.service.answers import Answers, Wording
 from skewguard.service.asks import parse_asks
-from skewguard.service.batching import Batcher, Limits, Question
+from skewguard.service.batching import Asked, Asker, Batcher, Limits, Question, Waiting
+from skewguard.service.frames import Frames
 from skewguard.service.metrics import Metrics
 from skewguard.service.problems import Unanswered, WrongRow, unclear
 from skewguard.service.reading import Reading, reading_of
+from skewguard.servinglog import ServingLog
+from skewguard.servinglog.message import Message, Rows
 from skewguard.spine import Spine, ViewRows
 from skewguard.values import NO_TIME, Status
 
@@ -40,10 +44,13 @@ class Deployed:
         self._users = 0
         self._idle: asyncio.Future[None] | None = None
 
-    def append(self, batch: pa.RecordBatch) -> bool:
-        """Log a batch; whether it is in the log. Raises `LogError` unless the log counts what it cannot take."""
+    def append(self, rows: Rows) -> bool:
+        """Log rows; whether they are in the log. Raises `LogError` unless the log counts what it cannot take."""
         before = getattr(self.log, "lost_rows", 0)
-        self.log.append(batch)
+        if isinstance(self.log, ServingLog):
+            self.log.append(rows)
+        else:
+            self.log.append(rows.batch() if isinstance(rows, Message) else rows)
         return bool(getattr(self.log, "lost_rows", 0) == before)
 
     @contextmanager
@@ -94,7 +101,7 @@ class Answering:
         self.recent: np.ndarray[Any, np.dtype[np.float64]] | None = None
         self._wording = Wording(bundle)
         self._clients, self._blocking_log = clients, blocking_log
-        self._full_schema = self.schema.append(CLIENT) if clients else self.schema
+        self._frames = Frames(bundle, self.schema.append(CLIENT) if clients else self.schema)
         # While a disk is waited for the next batches are looked up; else one at a time makes the largest.
         self.limits = limits or Limits(at_once=2 if blocking_log else 1)
         self._features = Batcher(self._run, self.limits)
@@ -108,64 +115,74 @@ class Answering:
     # -- many at once --------------------------------------------------------------------------------------------------
 
     def ask(self, question: Question) -> asyncio.Future[bytes]:
-        """The body of the answer, once it is in the log; fails with `AskError` or `Unanswered`, and nothing is logged.
+        """The body of the answer, as `put` gives it; raises at once what `put` raises."""
+        waiting = Waiting()
+        self.put(question, waiting)
+        return waiting.answer
+
+    def put(self, question: Question, asker: Asker) -> None:
+        """Tell `asker` the body of the answer once it is in the log; or why there is none, and nothing is logged.
 
         Raises `Unanswered` at once where the question would wait too long, or needs a model and there is none.
         """
         if not question.predicts:
-            return self._features.put(question)
-        if self.deployed.model is None:
+            self._features.put(question, asker)
+        elif self.deployed.model is None:
             raise Unanswered(503, "model_unavailable", "this server was started without a model; use /features")
-        return self._predictions.put(question)
+        else:
+            self._predictions.put(question, asker)
 
-    async def _run(self, questions: list[Question]) -> None:
+    async def _run(self, asked: list[Asked]) -> None:
         """Answer a micro-batch. Where one of its questions has no answer, the others still get theirs."""
         try:
             with self.deployed.used():
-                await self._answer(questions, self.deployed)
+                await self._answer(asked, self.deployed)
         except StoreUnavailable as error:
-            _refuse(questions, Unanswered(503, "store_unavailable", str(error)))
+            _refuse(asked, Unanswered(503, "store_unavailable", str(error)))
         except LogError as error:
-            _refuse(questions, Unanswered(503, "log_unavailable", str(error)))
+            _refuse(asked, Unanswered(503, "log_unavailable", str(error)))
         except Exception as error:  # noqa: BLE001  (a question that fails must not take its neighbours along)
-            if len(questions) == 1:
-                questions[0].fail(_placed(error, questions[0]))
+            if len(asked) == 1:
+                question, asker = asked[0]
+                asker.fail(_placed(error, question))
                 return
-            half = len(questions) // 2
-            await self._run(questions[:half])
-            await self._run(questions[half:])
+            half = len(asked) // 2
+            await self._run(asked[:half])
+            await self._run(asked[half:])
 
-    async def _answer(self, questions: list[Question], deployed: Deployed) -> None:
+    async def _answer(self, asked: list[Asked], deployed: Deployed) -> None:
         began = time.perf_counter()
+        questions = [question for question, _ in asked]
         self.metrics.waited(began - questions[0].born)
         spine = self._spine(questions)
         with self.metrics.stage("store"):
             views = await self.reading.read(spine)
         with self.metrics.stage("answer"):
-            answers, batch = self._answered(spine, views, deployed.model if questions[0].predicts else None)
-        if self._clients:
-            names = [question.client for question in questions for _ in question.rows]
-            batch = pa.RecordBatch.from_arrays([*batch.columns, pa.array(names)], schema=self._full_schema)
+            answers = self._answered(spine, views, deployed.model if questions[0].predicts else None)
         with self.metrics.stage("log"):
+            clients = [question.client for question in questions for _ in question.rows] if self._clients else None
+            rows = self._frames.message(answers.served, answers.statuses, clients)
             if self._blocking_log:
-                logged = await asyncio.to_thread(deployed.append, batch)
+                logged = await asyncio.to_thread(deployed.append, rows)
             else:
-                logged = deployed.append(batch)
+                logged = deployed.append(rows)
         self.metrics.batch(answers, logged=logged)
         with self.metrics.stage("encode"):
             start = 0
-            for question in questions:
+            for question, asker in asked:
                 stop = start + len(question.rows)
-                question.give(question.encode(answers, question.request_id, start, stop))
+                asker.give(question.encode(answers, question.request_id, start, stop))
                 start = stop
 
     def _spine(self, questions: Sequence[Question]) -> Spine:
         if len(questions) == 1:
             (one,) = questions
-            return parse_asks(self.bundle, one.rows, one.ids, [one.as_of] * len(one.rows))
-        rows = [row for question in questions for row in question.rows]
-        ids = [name for question in questions for name in question.ids]
-        as_of = [question.as_of for question in questions for _ in question.rows]
+            return parse_asks(self.bundle, one.rows, one.ids, np.full(len(one.rows), one.as_of))
+        rows = list(chain.from_iterable([question.rows for question in questions]))
+        ids = list(chain.from_iterable([question.ids for question in questions]))
+        as_of = np.array([question.as_of for question in questions])
+        if len(rows) > len(questions):
+            as_of = np.repeat(as_of, [len(question.rows) for question in questions])
         return parse_asks(self.bundle, rows, ids, as_of, pinpoint=False)
 
     # -- one at a time -------------------------------------------------------------------------------------------------
@@ -176,8 +193,8 @@ class Answering:
         """Answer one ask and have it in the log; raises `AskError` or `Unanswered`, and then nothing is logged."""
         spine = parse_asks(self.bundle, [entities], [request_id or new_id()], [self.instant(as_of)])
         try:
-            answers, batch = self._answered(spine, self.lookup.answer(spine), model)
-            self.deployed.log.append(batch)
+            answers = self._answered(spine, self.lookup.answer(spine), model)
+            self.deployed.log.append(to_batch(self.bundle, answers.served, self.schema))
         except StoreUnavailable as error:
             raise Unanswered(503, "store_unavailable", str(error)) from error
         except LogError as error:
@@ -195,10 +212,8 @@ class Answering:
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
-    def _answered(
-        self, spine: Spine, views: Mapping[str, ViewRows], model: Model | None
-    ) -> tuple[Answers, pa.RecordBatch]:
-        """The answers and their rows for the log; raises rather than let nulls stand for what the store did not say."""
+    def _answered(self, spine: Spine, views: Mapping[str, ViewRows], model: Model | None) -> Answers:
+        """The answers; raises rather than let nulls stand for what the store did not say."""
         self._written(views)
         try:
             served = answer(self.bundle, spine, views, model)
@@ -206,8 +221,7 @@ class Answering:
             raise Unanswered(503, "transform_failed", str(error)) from error
         except PredictionError as error:
             raise Unanswered(503, "model_failed", str(error)) from error
-        batch = to_batch(self.bundle, served, self.schema)
-        answers = Answers(self._wording, served, _status_matrix(batch, len(self.bundle.dtypes)), model)
+        answers = Answers(self._wording, served, statuses(self.bundle, served), model)
         self._explained(answers)
         if served.prediction is not None:
             finite = np.isfinite(served.prediction)
@@ -215,7 +229,7 @@ class Answering:
                 wrong = served.prediction[~finite][0]
                 raise Unanswered(503, "model_unavailable", f"the model gave {wrong}, which is no prediction")
             self.recent = served.vector
-        return answers, batch
+        return answers
 
     def _written(self, views: Mapping[str, ViewRows]) -> None:
         empty = [view for view, rows in views.items() if rows.watermark[0] == NO_TIME]
@@ -272,15 +286,9 @@ def _placed(error: Exception, question: Question) -> Exception:
     return WrongRow(error.field, str(error).removeprefix(f"{error.field}: "), row, question.place)
 
 
-def _refuse(questions: Sequence[Question], why: Unanswered) -> None:
-    for question in questions:
-        question.fail(why)
-
-
-def _status_matrix(batch: pa.RecordBatch, features: int) -> Any:
-    """The statuses of a batch for the log, uint8 (n, features)."""
-    raw = batch.column(batch.schema.get_field_index("statuses")).buffers()[1]
-    return np.frombuffer(raw, dtype=np.uint8, count=batch.num_rows * features).reshape(batch.num_rows, features)
+def _refuse(asked: Sequence[Asked], why: Unanswered) -> None:
+    for _, asker in asked:
+        asker.fail(why)
 
 
 _ERROR = int(Status.ERROR)

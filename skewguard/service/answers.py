@@ -6,11 +6,13 @@ Statuses repeat: the JSON of a row's statuses is made once per distinct row of s
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -20,7 +22,6 @@ from skewguard.definitions import Bundle
 from skewguard.model import Model
 from skewguard.values import Column, Dtype, Status, instant
 
-_DEFAULTED = np.uint8(Status.DEFAULTED)
 NAMES = [status.name.lower() for status in Status]
 _REMEMBERED = 4096
 """How many different rows of statuses are remembered; then all are forgotten."""
@@ -39,9 +40,11 @@ class Wording:
             Dtype.FLOAT64
         }
         self.service = orjson.dumps(bundle.service)
+        self.write = _writer(self.outputs)
         self._statuses: dict[bytes, bytes] = {}
         self._missing: dict[bytes, bytes] = {}
         self._absent: dict[bytes, bytes] = {}
+        self.present = self.statuses(bytes(len(bundle.dtypes)))
 
     def statuses(self, row: bytes) -> bytes:
         """JSON of the status of each output; `row` holds a status byte per feature of `Bundle.dtypes`."""
@@ -59,14 +62,8 @@ class Wording:
             lambda: {name: NAMES[row[i]] for name, i in self._vector_at if row[i] > Status.DEFAULTED},
         )
 
-    def absent(self, statuses: npt.NDArray[np.uint8]) -> bytes:
-        """JSON of the status of those outputs that have no value, one object per row."""
-        said = [b"{}"] * len(statuses)
-        for row in np.flatnonzero((statuses > _DEFAULTED).any(axis=1)).tolist():
-            said[row] = self._absent_of(statuses[row].tobytes())
-        return b"[%b]" % b",".join(said)
-
-    def _absent_of(self, row: bytes) -> bytes:
+    def absent(self, row: bytes) -> bytes:
+        """JSON of the status of those outputs that have no value."""
         return _remembered(
             self._absent,
             row,
@@ -76,6 +73,18 @@ class Wording:
                 if row[i] > Status.DEFAULTED
             },
         )
+
+
+def _writer(names: Sequence[str]) -> Callable[[Sequence[Any]], bytes]:
+    """What writes an object of these members from a row of their values: twice as fast as by way of a dictionary."""
+    fields = [(f"v{i}", Any) for i in range(len(names))]
+    renamed = {f"v{i}": name for i, name in enumerate(names)}
+    try:
+        row = msgspec.defstruct("Row", fields, rename=renamed, gc=False)
+    except ValueError:  # a name that JSON has to escape
+        return lambda values: orjson.dumps(dict(zip(names, values, strict=True)))
+    encode = msgspec.json.Encoder().encode
+    return lambda values: encode(row(*values))
 
 
 def _remembered(known: dict[bytes, bytes], key: bytes, make: Callable[[], Any]) -> bytes:
@@ -99,9 +108,17 @@ class Answers:
     model: Model | None
 
     @cached_property
+    def lacking(self) -> list[int]:
+        """The rows, in order, of which not every value is present."""
+        block = self.served.only_block(self.wording.bundle)
+        by_feature = self.statuses.T if block is None else block.statuses
+        rows: list[int] = np.flatnonzero(np.maximum.reduce(by_feature, axis=0, initial=0)).tolist()
+        return rows
+
+    @cached_property
     def worst(self) -> int:
         """The least present status of all."""
-        return int(self.statuses.max(initial=0))
+        return int(self.statuses[self.lacking].max()) if self.lacking else 0
 
     @cached_property
     def rows(self) -> Sequence[Sequence[Any]]:
@@ -115,6 +132,9 @@ class Answers:
     def columns(self, start: int, stop: int) -> list[Any]:
         """Values of the outputs in some rows, as orjson takes them, column by column."""
         bundle, served, infinite = self.wording.bundle, self.served, self._infinite
+        block = served.only_block(bundle) if self.wording.only_floats and bundle.straight and not infinite else None
+        if block is not None:
+            return list(block.matrix[:, start:stop])
         columns: list[Any] = []
         for name in self.wording.outputs:
             column = served.feature(bundle, name)
@@ -140,7 +160,12 @@ class Answers:
 
     def row_statuses(self, row: int) -> bytes:
         """The status bytes of one row."""
-        return bytes(self.statuses[row])
+        width = self.statuses.shape[1]
+        return self._status_bytes[row * width : (row + 1) * width]
+
+    @cached_property
+    def _status_bytes(self) -> bytes:
+        return self.statuses.tobytes()
 
     def head(self, request_id: str, row: int) -> bytes:
         """What every answer begins with."""
@@ -192,8 +217,8 @@ Encode = Callable[[Answers, str, int, int], bytes]
 def one_features(answers: Answers, request_id: str, start: int, _: int) -> bytes:
     """The features of one ask."""
     said = answers.wording
-    values = orjson.dumps(dict(zip(said.outputs, answers.rows[start], strict=True)))
-    statuses = said.statuses(answers.row_statuses(start))
+    values = said.write(answers.rows[start])
+    statuses = said.statuses(answers.row_statuses(start)) if answers.lacking else said.present
     return answers.head(request_id, start) + b'"features":%b,"statuses":%b}' % (values, statuses)
 
 
@@ -202,8 +227,12 @@ def many_features(answers: Answers, request_id: str, start: int, stop: int) -> b
     said = answers.wording
     columns = answers.columns(start, stop)
     values = orjson.dumps(dict(zip(said.outputs, columns, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY)
-    missing = said.absent(answers.statuses[start:stop])
-    return b"".join((answers.head(request_id, start), b'"features":', values, b',"missing":', missing, b"}"))
+    lacking = answers.lacking
+    missing = [b"{}"] * (stop - start)
+    for row in lacking[bisect_left(lacking, start) : bisect_left(lacking, stop)]:
+        missing[row - start] = said.absent(answers.row_statuses(row))
+    absent = b",".join(missing)
+    return b"".join((answers.head(request_id, start), b'"features":', values, b',"missing":[', absent, b"]}"))
 
 
 def one_prediction(answers: Answers, request_id: str, start: int, _: int) -> bytes:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -31,6 +32,8 @@ from skewguard.service.faces import Faces, metadata_of
 from skewguard.service.front import Front
 from skewguard.service.problems import MEDIA_TYPE, Unanswered, Wrong, invalid, unclear
 from skewguard.service.reading import Reading
+
+FLUSH_SECONDS = 5.0
 
 _SAID = {
     401: "No API key, or an unknown one.",
@@ -119,12 +122,20 @@ def create_app(
 @asynccontextmanager
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     """What runs beside the requests: `app.state.background`, functions without arguments."""
-    tasks = [asyncio.create_task(run()) for run in getattr(app.state, "background", [])]
+    background = [*getattr(app.state, "background", []), partial(_counted, app.state.answering)]
+    tasks = [asyncio.create_task(run()) for run in background]
     yield
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await app.state.answering.reading.close()
+
+
+async def _counted(answering: Answering) -> None:
+    """Hand over what was counted, for the worker that is asked for the metrics of all."""
+    while True:
+        await asyncio.sleep(FLUSH_SECONDS)
+        answering.metrics.flush(answering.deployed.log)
 
 
 def _known(answering: Answering, service: str) -> None:
@@ -229,7 +240,7 @@ def _operations(app: FastAPI, answering: Answering) -> None:
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Prometheus metrics."""
-        return Response(answering.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(answering.metrics.text(answering.deployed.log), media_type=CONTENT_TYPE_LATEST)
 
 
 def _json(body: bytes) -> Response:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import ArrayLike
 
 from skewguard.definitions import Bundle
 from skewguard.errors import AskError, CastError
@@ -25,7 +26,7 @@ def parse_ask(bundle: Bundle, entities: Row, request_id: str, as_of: int) -> Spi
 
 
 def parse_asks(
-    bundle: Bundle, rows: Sequence[Row], ids: Sequence[str], as_of: Sequence[int], *, pinpoint: bool = True
+    bundle: Bundle, rows: Sequence[Row], ids: Sequence[str], as_of: ArrayLike, *, pinpoint: bool = True
 ) -> Spine:
     """A spine of n asks; `as_of` in microseconds. Keys and request fields stand side by side, as in Feast.
 
@@ -51,21 +52,32 @@ def _complaint(bundle: Bundle, row: Row) -> AskError | None:
     return None
 
 
-def _parse(bundle: Bundle, rows: Sequence[Row], ids: Sequence[str], as_of: Sequence[int]) -> Spine:
+def _parse(bundle: Bundle, rows: Sequence[Row], ids: Sequence[str], as_of: ArrayLike) -> Spine:
     keys = bundle.keys
     request = {field.name: field.dtype for field in bundle.request}
-    known = keys | request
-    for row in rows:
-        if row.keys() != known.keys():
-            raise _other_fields(bundle.service, row, known, request)
+    values = _by_name(bundle.service, rows, keys | request, request)
     names = np.empty(len(rows), dtype=object)
     names[:] = ids
     return Spine(
         names,
         np.array(as_of, dtype=np.int64),
-        {name: _column(name, dtype, [row[name] for row in rows]) for name, dtype in keys.items()},
-        {name: _column(name, dtype, [row[name] for row in rows]) for name, dtype in request.items()},
+        {name: _column(name, dtype, values[name]) for name, dtype in keys.items()},
+        {name: _column(name, dtype, values[name]) for name, dtype in request.items()},
     )
+
+
+def _by_name(
+    service: str, rows: Sequence[Row], known: Mapping[str, Dtype], request: Mapping[str, Dtype]
+) -> dict[str, list[Any]]:
+    """The rows' values by field, in order; every row must have every field and no other."""
+    try:
+        values = {name: [row[name] for row in rows] for name in known}
+    except KeyError:
+        values = {}
+    if values.keys() != known.keys() or set(map(len, rows)) != {len(known)}:
+        wrong = next(row for row in rows if row.keys() != known.keys())
+        raise _other_fields(service, wrong, known, request)
+    return values
 
 
 def _other_fields(service: str, row: Row, known: Mapping[str, Dtype], request: Mapping[str, Dtype]) -> AskError:

@@ -1,6 +1,7 @@
 """The short way: a question that is understood goes from its bytes to the queue and back without the framework.
 
-It measures and admits every POST; what it does not understand goes on to FastAPI with the body it has read.
+It measures and admits every POST; what it does not understand goes on to FastAPI with the body it has read. Where
+`wire` reads the connection, plain questions do not even come as ASGI; who admits, understands and measures is the same.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Front:
         self._answering, self._admission, self._faces = answering, admission, faces
         self._metrics = answering.metrics
         service = answering.bundle.service
-        self._short = {f"/v1/{service}/features": False, f"/v1/{service}/predict": True}
+        self.short = {f"/v1/{service}/features": False, f"/v1/{service}/predict": True}
+        self.largest = admission.body_bytes
+        self.client = admission.client
+        self.put = answering.put
         self._decode = msgspec.json.Decoder(QuickBody).decode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, rest: Rest) -> None:
@@ -42,7 +46,8 @@ class Front:
         status = 500
         try:
             client, is_json, body = await self._read(scope, receive)
-            question = self._question(scope["path"], client, body) if is_json else None
+            predicts = self.short.get(scope["path"]) if is_json else None
+            question = None if predicts is None else self.question(body, client, predicts=predicts)
             if question is None:
                 scope.setdefault("state", {})["client"] = client
                 status = await _pass_on(scope, _again(body, receive), send, rest)
@@ -50,16 +55,23 @@ class Front:
                 answer = await self._answering.ask(question)
                 status = 200
                 await _send(send, 200, [_JSON], answer)
-        except AskError as error:
-            status = await _refuse(send, unclear(error))
-        except Unanswered as error:
-            status = await _refuse(send, error)
-            if error.code == "overloaded":
-                self._metrics.shed(error.code)
+        except (AskError, Unanswered) as error:
+            status = await _refuse(send, self.problem(error))
         finally:
-            self._metrics.request(status, time.perf_counter() - began)
-            if status in _SHED:
-                self._metrics.shed(_SHED[status])
+            self.settled(status, began)
+
+    def problem(self, error: AskError | Unanswered) -> Unanswered:
+        """What the caller is told of a question that has no answer."""
+        problem = error if isinstance(error, Unanswered) else unclear(error)
+        if problem.code == "overloaded":
+            self._metrics.shed(problem.code)
+        return problem
+
+    def settled(self, status: int, began: float) -> None:
+        """Measure a request that has been answered; `began` by the clock of `time.perf_counter`."""
+        self._metrics.request(status, time.perf_counter() - began)
+        if status in _SHED:
+            self._metrics.shed(_SHED[status])
 
     async def _read(self, scope: Scope, receive: Receive) -> tuple[str, bool, bytes]:
         """The caller's id, whether the body calls itself JSON, and the body."""
@@ -84,11 +96,11 @@ class Front:
             body = b"".join(parts)
         return client, is_json, body
 
-    def _question(self, path: str, client: str, body: bytes) -> Question | None:
-        """The question in a body, None where it is another's to say what it is."""
-        predicts = self._short.get(path)
-        if predicts is None:
-            return None
+    def question(self, body: bytes, client: str, *, predicts: bool) -> Question | None:
+        """The question in a body, None where it is the framework's to say what it is.
+
+        Raises `AskError` or `Unanswered` for one that is understood and not admitted.
+        """
         try:
             read = self._decode(body)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):

@@ -23,6 +23,7 @@ from skewguard.service.app import create_app
 from skewguard.service.reading import Reading, reading_of
 from skewguard.service.settings import Settings, Wrap
 from skewguard.service.swap import Swap, load_named, named_model
+from skewguard.service.wire import wire_of
 from skewguard.servinglog import ServingLog, recover
 from skewguard.spine import Spine
 from skewguard.transforms import numeric_class
@@ -75,7 +76,7 @@ def serve(settings: Settings, wrap: Wrap | None = None, listener: socket.socket 
             proxy_headers=False,  # nobody here asks who the caller's peer is
             server_header=False,
             loop="uvloop",
-            http="httptools",
+            http=wire_of(app.front) if app.front else "httptools",
             timeout_keep_alive=75,  # longer than the usual load balancer's 60 s, so that it is not us who hang up
         )
         uvicorn.Server(config).run(sockets=[listener] if listener else None)
@@ -107,6 +108,7 @@ def _log_opener(settings: Settings, bundle: Bundle, *, clients: bool) -> Callabl
             bundle.service,
             columns,
             header | named,
+            bundle=bundle,
             durability=settings.durability,
             on_failure=settings.on_log_failure,
             sample=settings.sample,

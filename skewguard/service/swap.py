@@ -109,6 +109,7 @@ class Swap:
         gc.freeze()  # the new one stays as well
         await old.idle()  # batches that began with it end with it
         await asyncio.to_thread(_close, old)
+        answering.metrics.flush(old.log)
         return True
 
     def _verified(self, named: NamedModel, recent: npt.NDArray[np.float64] | None) -> Model:

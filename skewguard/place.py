@@ -62,8 +62,14 @@ class Place:
 
     def write(self, content: bytes) -> None:
         """Make it the whole file."""
-        with _as_os_error(self.name), self.filesystem.open_output_stream(self.path, compression=None) as stream:
+        with self.writing() as stream:
             stream.write(content)
+
+    @contextmanager
+    def writing(self) -> Iterator[pa.NativeFile]:
+        """A stream of what becomes the whole file when it is closed."""
+        with _as_os_error(self.name), self.filesystem.open_output_stream(self.path, compression=None) as stream:
+            yield stream
 
     def open(self) -> pa.NativeFile:
         """The file, to be read at any position; close it."""

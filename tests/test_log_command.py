@@ -249,6 +249,18 @@ def test_any_table_is_taken_in_with_a_map_of_its_columns(tmp_path: Path, bundle:
     assert len(set(table["id"].to_pylist())) == 3
 
 
+def test_feasts_zero_is_no_time(tmp_path: Path, bundle: Bundle) -> None:
+    """Feast writes 1970 for a row that is not there: no event time, and a null without a status is not_found."""
+    table = feast_rows("a", "b").drop_columns(["weather__wind__timestamp", "weather__wind__status"])
+    zero = pa.array([EVENT, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)], pa.timestamp("us", tz="UTC"))
+    pq.write_table(table.append_column("weather__wind__timestamp", zero), tmp_path / "feast.parquet")
+    import_log(tmp_path / "log", bundle, str(tmp_path / "feast.parquet"), {})
+    table = to_table(read_log(tmp_path / "log"))
+    assert table["weather__event_ts"].to_pylist() == [EVENT, None]
+    wind = from_table(bundle, table).feature(bundle, "weather__wind")
+    assert [Status(int(one)) for one in wind.status] == [Status.PRESENT, Status.NOT_FOUND]
+
+
 @pytest.mark.parametrize(
     ("change", "columns", "message"),
     [
@@ -258,7 +270,11 @@ def test_any_table_is_taken_in_with_a_map_of_its_columns(tmp_path: Path, bundle:
         (lambda t: t, {"origin": "nowhere"}, "nowhere: unknown to delay or not in the table"),
         (lambda t: t.set_column(4, "plane__seats", pa.array([1.5, 2.0])), {}, "1.5 does not fit int64"),
         (lambda t: t.set_column(8, "__log_timestamp", pa.array([AT, None])), {}, "1 rows have no instant"),
-        (lambda t: t.set_column(8, "__log_timestamp", pa.array(["noon", "later"])), {}, "expected instants"),
+        (lambda t: t.set_column(8, "__log_timestamp", pa.array(["noon", "later"])), {}, "timestamp: expected instants"),
+        (lambda t: t.set_column(8, "__log_timestamp", pa.array([AT_US // 1000, 0])), {}, "1970, got 1709553630000"),
+        (lambda t: t.set_column(8, "__log_timestamp", pa.array([0, AT_US * 1000])), {}, f"got {AT_US * 1000}"),
+        (lambda t: t.set_column(8, "__log_timestamp", pa.array([0, 9e10])), {}, "in the future, row 1 at 4821"),
+        (lambda t: t.append_column("__request_id", t["__request_id"]), {}, "several columns __request_id"),
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_understood_leaves_nothing_in_the_log(
@@ -274,6 +290,63 @@ def test_a_table_that_cannot_be_understood_leaves_nothing_in_the_log(
     with pytest.raises(LogError, match=message):
         import_log(tmp_path / "log", bundle, str(tmp_path / "feast.parquet"), columns)
     assert not (tmp_path / "log").exists() or read_log(tmp_path / "log").rows == 0
+
+
+LINE = '{"event_timestamp": "2024-03-04T12:00:30Z", "origin": "JFK", "tail": "N1", "seats": 7}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([LINE] * 9_000 + [LINE[:-1]], r"line 9001, column \d+: "),
+        ([LINE, "[7]"], "line 2 is no object"),
+        ([LINE, LINE.replace("JFK", "\udcff")], "it is no UTF-8"),
+        ([LINE, LINE.replace("7", '"seven"')], "seats.* changed from number to string"),
+        ([LINE, LINE.replace("7", "7.5")], "7.5 does not fit int64"),
+        ([LINE.replace("7", str(2**53 + 1)), LINE.replace("7", "7.0")], "9007199254740992 came as a float"),
+        ([LINE, LINE.replace("event_timestamp", "when")], "1 rows have no instant in event_timestamp"),
+        ([LINE.replace("tail", "tall")], "which column is tail"),
+        ([""], "Empty JSON file"),
+    ],
+)
+def test_a_broken_line_is_named_and_leaves_nothing_in_the_log(
+    tmp_path: Path, bundle: Bundle, lines: list[str], message: str
+) -> None:
+    """Wherever it stands in the file; and what a number lost on its way is not taken for what was served."""
+    (tmp_path / "log.jsonl").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    with pytest.raises(LogError, match=message):
+        import_log(tmp_path / "log", bundle, str(tmp_path / "log.jsonl"), {})
+    assert not (tmp_path / "log").exists() or read_log(tmp_path / "log").rows == 0
+
+
+def test_odd_keys_are_taken_in_as_they_are(tmp_path: Path, bundle: Bundle) -> None:
+    """Unicode, a NUL, a key that is missing, an integer beyond 2**53 beside a null."""
+    row = json.loads(LINE)
+    rows = [row | {"origin": "東京\0é", "seats": 2**53 + 1}, row | {"origin": None, "seats": None}]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    import_log(tmp_path / "log", bundle, str(tmp_path / "log.jsonl"), {})
+    table = to_table(read_log(tmp_path / "log"))
+    assert table["e__origin"].to_pylist() == ["東京\0é", None]
+    assert table["plane__seats"].to_pylist() == [2**53 + 1, None]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("cat", "--columns", "id,nope"), "no column nope. There are: id"),
+        (("cat", "--limit", "-1"), "a limit of -1 rows"),
+        (("cat", "--since", "noon"), "expected an ISO instant"),
+        (("ls", "--service", "../x"), "a folder's name"),
+        (("sql", "SELEC"), "log sql: "),
+    ],
+)
+def test_what_cannot_be_shown_is_an_error(
+    tmp_path: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    """With what there is instead, and never by way of a crash."""
+    serve(tmp_path / "log", bundle, "a")
+    assert run(*words, "--log", tmp_path / "log") == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("bundle")

@@ -1,10 +1,15 @@
 """Compaction: every row is in the log once, before, during and after, wherever it died."""
 
+import contextlib
 import datetime as dt
+import errno
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -238,6 +243,55 @@ def test_parts_go_to_any_filesystem(tmp_path: Path, kind: str) -> None:
         read_log(to, "nobody")
 
 
+@pytest.mark.parametrize("to", ["nosuch://bucket", "file/in/the/way", "s3://"])
+def test_a_place_that_cannot_be_written_is_not_remembered(tmp_path: Path, to: str) -> None:
+    """A slip in `--to` costs an error, not the log: it is read as before, and goes elsewhere the next time."""
+    wanted = fill(tmp_path / "log")
+    (tmp_path / "file").touch()
+    with pytest.raises(LogError, match="compaction stopped"):
+        compact(tmp_path / "log", "delay", to=tmp_path / to if "://" not in to else to)
+    assert ids(read_log(tmp_path / "log")) == sorted(wanted)
+    compact(tmp_path / "log", "delay", to=tmp_path / "archive", grace_seconds=0)
+    assert ids(read_log(tmp_path / "log")) == sorted(wanted)
+
+
+def test_a_relative_archive_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the log has another working directory than who compacted it."""
+    wanted = fill(tmp_path / "log")
+    monkeypatch.chdir(tmp_path)
+    compact("log", "delay", to="archive", grace_seconds=0)
+    monkeypatch.chdir("/")
+    assert ids(read_log(tmp_path / "log")) == sorted(wanted)
+    compact(tmp_path / "log", "delay", to=tmp_path / "archive")
+
+
+def test_an_archive_that_lost_its_manifest_is_an_error(tmp_path: Path) -> None:
+    """A bucket that was emptied, or is another one, is not a log with fewer rows."""
+    fill(tmp_path / "log")
+    to = f"memory://{tmp_path.name}"
+    compact(tmp_path / "log", "delay", to=to, grace_seconds=0)
+    memory = fsspec.filesystem("memory")
+    memory.rm(f"/{tmp_path.name}", recursive=True)
+    for use in (lambda: read_log(tmp_path / "log"), lambda: compact(tmp_path / "log", "delay")):
+        with pytest.raises(LogError, match="nobody knows which rows were compacted"):
+            use()
+
+
+def test_whatever_a_filesystem_raises_is_the_logs_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket's client has errors of its own; every row stays where it was."""
+    wanted = fill(tmp_path / "log")
+    memory = type(fsspec.filesystem("memory"))
+
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("403: not yours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "_open", refused)
+        with pytest.raises(LogError, match="403: not yours"):
+            compact(tmp_path / "log", "delay", to=f"memory://{tmp_path.name}", grace_seconds=0)
+    assert ids(read_log(tmp_path / "log")) == sorted(wanted)
+
+
 def test_two_hosts_share_one_archive(tmp_path: Path) -> None:
     """Each folder has its own manifest: neither compaction takes the other's parts for strays."""
     to = f"memory://{tmp_path.name}"
@@ -370,6 +424,53 @@ def test_a_compaction_killed_at_any_time_loses_and_doubles_nothing(tmp_path: Pat
     assert ids(read_log(tmp_path)) == sorted(wanted)
 
 
+def test_what_a_dead_compaction_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Whole and half parts of this folder that no manifest names; another folder's stay."""
+    wanted = fill(tmp_path)
+    compact(tmp_path, "delay", grace_seconds=0)
+    parquet = tmp_path / "delay" / "parquet"
+    part = next(parquet.rglob("*.parquet"))
+    origin = part.name.partition("-")[0]
+    for name in (
+        f"{origin}-00000099-000.parquet",
+        f"{origin}-00000099-001.parquet.new",
+        "ffffffff-00000001-000.parquet",
+    ):
+        shutil.copy(part, part.with_name(name))
+    assert compact(tmp_path, "delay", grace_seconds=0).removed == 2
+    assert part.with_name("ffffffff-00000001-000.parquet").exists()
+    assert ids(read_log(tmp_path)) == sorted(wanted)
+
+
+def test_parts_are_on_the_disk_before_a_manifest_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And both before their segments go: a machine that loses its power has one or the other."""
+    fill(tmp_path)
+    done: list[tuple[str, int | str]] = []
+    fsync, rename, unlink = os.fsync, Path.rename, Path.unlink
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(("name", path.stat().st_ino))
+        return rename(path, target)
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        done.append(("gone", path.suffix))
+        unlink(path, missing_ok)
+
+    def synced(fd: int) -> None:
+        done.append(("sync", os.fstat(fd).st_ino))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    compact(tmp_path, "delay", grace_seconds=0)
+    for i, (what, inode) in enumerate(done):
+        assert what != "name" or done[i - 1] == ("sync", inode), i
+    gone = [i for i, (what, _) in enumerate(done) if what == "gone"]
+    assert [suffix for what, suffix in done if what == "gone"] == [".seg"] * 3
+    assert min(gone) > max(i for i, (what, _) in enumerate(done) if what != "gone")
+
+
 def test_two_compactions_do_not_meet(tmp_path: Path) -> None:
     """The second says so and does nothing."""
     wanted = fill(tmp_path)
@@ -392,6 +493,62 @@ def test_a_part_that_is_gone_or_damaged_is_an_error(tmp_path: Path, harm: str) -
         part.write_bytes(content[:-9] if harm == "torn" else content)
     with pytest.raises(LogError, match="cannot be read"):
         to_table(read_log(tmp_path))
+
+
+def test_no_flipped_bit_of_a_part_is_read_as_a_value(tmp_path: Path) -> None:
+    """One wrong bit anywhere in the pages of a part is an error: Parquet's own compression would not notice."""
+    with ServingLog(tmp_path, "delay", SCHEMA, {"build": "A"}) as log:
+        log.append(batch(*range(3)))
+    compact(tmp_path, "delay", grace_seconds=0)
+    part = next((tmp_path / "delay" / "parquet").rglob("*.parquet"))
+    whole, wanted = part.read_bytes(), content(read_log(tmp_path))
+    pages = len(whole) - 8 - struct.unpack("<I", whole[-8:-4])[0]  # before the footer
+    pick = random.Random(5)
+    for at in range(4, pages, 7):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << pick.randrange(8)
+        part.write_bytes(flipped)
+        with contextlib.suppress(LogError):
+            assert content(read_log(tmp_path)) == wanted, at
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_compaction_refused_at_every_step_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A file system that refuses any one write, sync or rename is an error; rows are there once, before and after the
+    next run."""
+    source, log = tmp_path / "source", tmp_path / "log"
+    wanted = fill(source, 0, segments=1)
+    compact(source, "delay", grace_seconds=0)
+    wanted |= fill(source, 2, segments=2)
+    rows = 18
+    for step in itertools.count():
+        shutil.rmtree(log, ignore_errors=True)
+        shutil.copytree(source, log)
+        left = [step]
+
+        def refusing(function: Any, left: list[int] = left) -> Any:
+            def call(*arguments: Any, **named: Any) -> Any:
+                left[0] -= 1
+                if left[0] == -1:
+                    raise OSError(number, os.strerror(number))
+                return function(*arguments, **named)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "unlink"), (pq, "write_table"), (Path, "open")):
+                patch.setattr(owner, name, refusing(getattr(owner, name)))
+            with contextlib.suppress(LogError):  # and no other error
+                compact(log, "delay", small_rows=1000, grace_seconds=0)
+        assert (len(ids(read_log(log))), set(ids(read_log(log)))) == (rows, wanted), step
+        compact(log, "delay", small_rows=1000, grace_seconds=0)
+        assert (len(ids(read_log(log))), set(ids(read_log(log)))) == (rows, wanted), step
+        assert not list((log / "delay").rglob("*.new")), step
+        if left[0] >= 0:
+            break
+    assert step > 15
 
 
 def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

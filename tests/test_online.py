@@ -814,6 +814,28 @@ def test_a_redis_that_stalls_dies_or_comes_back_empty_is_never_a_null(tmp_path: 
 
 
 @pytest.mark.usefixtures("redis_url")
+def test_who_waits_for_a_stalled_redis_blocks_nobody_behind_them(tmp_path: Path) -> None:
+    """After three deadlines nobody is asked for a moment: a hundred questions cost nothing, and then it answers."""
+    port = _free_port()
+    with own_redis(tmp_path, port) as server:
+        store = RedisStore(f"redis://127.0.0.1:{port}/0", deadline=0.1)
+        server.send_signal(signal.SIGSTOP)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                store.mget([b"k"])
+        began, behind = time.monotonic(), 0
+        while time.monotonic() - began < 0.2:
+            with pytest.raises(StoreUnavailable, match="did not answer 3 times in a row"):
+                store.mget([b"k"])
+            behind += 1
+        assert behind > 100
+        server.send_signal(signal.SIGCONT)
+        time.sleep(0.3)
+        assert store.mget([b"k"]) == [None]
+        store.close()
+
+
+@pytest.mark.usefixtures("redis_url")
 def test_a_writing_that_a_dying_redis_cuts_short_is_an_error(tmp_path: Path) -> None:
     """The writer is told that not everything was written, soon and not by way of a crash."""
     port = _free_port()

@@ -66,6 +66,17 @@ class Nodes:
             with redis.Redis(port=port) as client:
                 _until(lambda client=client: _whole(client))  # type: ignore[misc]
 
+    def move(self, slot: int, keys: list[bytes], source: int, target: int) -> None:
+        """Move a slot with its keys from one node to another, as `redis-cli --cluster reshard` does."""
+        clients: list[Any] = [redis.Redis(port=port) for port in self.ports]
+        names = [client.execute_command("CLUSTER MYID").decode() for client in clients]
+        clients[target].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", names[source])
+        clients[source].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", names[target])
+        clients[source].execute_command("MIGRATE", "127.0.0.1", self.ports[target], "", 0, 5000, "KEYS", *keys)
+        for client in (clients[target], clients[source]):
+            client.execute_command("CLUSTER SETSLOT", slot, "NODE", names[target])
+            client.close()
+
     def stop(self) -> None:
         """End all of them."""
         for process in self.processes:
@@ -193,6 +204,29 @@ def _lost_a_part(reader: Lookup, within: float) -> None:
     assert 50 < said.count("error") < 150
     for value, status in zip(plain(got["buyer"].features["spent"]), said, strict=False):
         assert (value is None) == (status == "error")
+
+
+def test_a_slot_that_moves_is_followed_and_the_newest_of_one_writing_stays(nodes: Nodes) -> None:
+    """A reader and a writer whose map is old learn where the slot went, within the same question."""
+    with closing(ClusterStore(nodes.url, deadline=2.0)) as store:
+        _fill(store)
+        reader = Lookup(SHOP, store)
+        keys = [row_key("shop", declared, [7]) for declared in (BUYER, BASKET)]
+        slot = store._reader.keyslot(keys[0])
+        source = slot * 3 // SLOTS
+        for target in ((source + 1) % 3, (source + 2) % 3):
+            nodes.move(slot, keys, source, target)
+            got = reader.answer(_asks())
+            assert statuses(got["buyer"]) == statuses(got["basket"]) == ["present"] * BUYERS + ["not_found"]
+            source = target
+        nodes.move(slot, keys, source, (source + 1) % 3)
+        times = [T0 + 5, T0 + 9, T0 + 1, T0 + 7]
+        rows = [
+            pack(Layout.of(BUYER), np.array([t]), np.array([t]), T0, [column(Dtype.FLOAT64, [float(t - T0)])])[0]
+            for t in times
+        ]
+        store.write([(keys[0], row) for row in rows], {})
+        assert store.mget([keys[0]]) == [rows[1]]
 
 
 def test_a_cluster_forgets_views_and_projects(nodes: Nodes) -> None:

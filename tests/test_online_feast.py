@@ -241,6 +241,17 @@ def test_feast_and_the_lookup_read_the_same_rows(opened: Open, tmp_path: Path, s
             Lookup(bundle, own).ready()
 
 
+def test_an_earlier_range_takes_no_watermark_back(opened: Open, tmp_path: Path, store_url: str) -> None:
+    """What was written by a later materialization stays promised; a gap after it is not."""
+    path = table(tmp_path / "a.parquet", [1], [NOW - 3 * HOUR], x=[0.1])
+    store = opened(DRIVER, driver_view(path, x=Float32))
+    with closing(open_store(store_url)) as own:
+        for start, end, reached in ((5, 2, 2), (5, 4, 2), (1, 0, 2), (3, 1, 1)):
+            store.materialize(NOW - start * HOUR, NOW - end * HOUR)
+            (mark,) = own.mget([watermark_key("shop", "fv")])
+            assert watermark_of(mark) == round((NOW - reached * HOUR).timestamp()) * 1_000_000, (start, end)
+
+
 def _yaml(folder: Path, store: FeatureStore) -> Path:
     path = folder / "feature_store.yaml"
     path.write_text(f"project: shop\nregistry: {store.config.registry.path}\nprovider: local\n")

@@ -161,7 +161,7 @@ def test_the_header_is_read_with_what_the_log_adds(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.name == f"{log.boot_id}-000000.open"
     segment = only(read_log(tmp_path))
-    own = {"format": "1", "service": "delay", "boot_id": log.boot_id, "segment": "0", "pid": str(os.getpid())}
+    own = {"format": "2", "service": "delay", "boot_id": log.boot_id, "segment": "0", "pid": str(os.getpid())}
     assert {name: segment.header[name] for name in [*own, *header]} == own | header
     started = dt.datetime.fromisoformat(segment.header["started_at"])
     assert abs(dt.datetime.now(dt.UTC) - started) < dt.timedelta(minutes=5)
@@ -425,7 +425,7 @@ def test_no_flipped_bit_is_read_as_a_value(tmp_path: Path) -> None:
         flipped[at] ^= 1 << pick.randrange(8)
         path.write_bytes(flipped)
         if at == 4:  # the format byte: nobody can know what another format would mean by the rest
-            with pytest.raises(LogError, match="expected format 1"):
+            with pytest.raises(LogError, match="expected format 1 to 2"):
                 read_log(tmp_path)
             continue
         before = sum(start <= at for start in starts[1:])
@@ -502,7 +502,7 @@ def test_a_kind_of_frame_from_the_future_is_an_error(tmp_path: Path) -> None:
     path, _ = abandoned(tmp_path, ("a",))
     content = path.read_bytes()
     seed = only(read_log(tmp_path)).seed
-    path.write_bytes(content + segment.head(9, 2, 0, 8, zlib.crc32(bytes(8)), seed) + bytes(8))
+    path.write_bytes(content + segment.head(9, 2, 0, 8, segment.checksum(bytes(8)), seed) + bytes(8))
     with pytest.raises(LogError, match="kind 9"):
         read_log(tmp_path)
     assert recover(tmp_path) == ()
@@ -517,11 +517,38 @@ def test_the_bytes_are_the_ones_that_are_documented(tmp_path: Path) -> None:
     for start, end in itertools.pairwise(starts):
         magic, form, kind, zero, size, count, sequence, crc = struct.unpack_from("<4sBBHQIQI", content, start)
         payload = content[start + 32 : start + 32 + size]
-        assert (magic, form, zero, start + 32 + size) == (b"\x9eSKW", 1, 0, end)
-        assert crc == zlib.crc32(payload + content[start : start + 28] + seed)
+        assert (magic, form, zero, start + 32 + size) == (b"\x9eSKW", 2, 0, end)
+        assert crc == crc32c(payload + content[start : start + 28] + seed)
         seed = seed or struct.pack("<I", crc)
         found.append((kind, sequence, count, size % 8))
     assert found == [(1, 0, 0, 0), (2, 1, 2, 0), (2, 2, 1, 0)]
+    assert crc32c(b"123456789") == 0xE3069283  # the check value of RFC 3720
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C bit by bit, as the Castagnoli polynomial says."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def test_a_segment_of_the_first_format_is_read(tmp_path: Path) -> None:
+    """Format 1 had zlib's CRC-32: its rows are read, and a wrong bit in them is found all the same."""
+    path, starts = abandoned(tmp_path, ("a", "b"), ("c",))
+    old, seed = bytearray(path.read_bytes()), b""
+    for start, end in itertools.pairwise(starts):
+        old[start + 4] = 1
+        crc = zlib.crc32(bytes(old[start + 32 : end] + old[start : start + 28]) + seed)
+        struct.pack_into("<I", old, start + 28, crc)
+        seed = seed or struct.pack("<I", crc)
+    path.write_bytes(old)
+    assert ids(read_log(tmp_path)) == ["a", "b", "c"]
+    old[starts[2] + 40] ^= 1
+    path.write_bytes(old)
+    assert ids(read_log(tmp_path)) == ["a", "b"]
 
 
 # --- processes that die
@@ -570,6 +597,29 @@ def test_killed_processes_lose_no_acknowledged_row(tmp_path: Path) -> None:
     after = read_log(root, "delay")
     assert ids(after) == logged
     assert all(segment.sealed and not segment.torn_bytes for segment in after.segments)
+
+
+def test_recovery_puts_rows_on_the_disk_before_they_count_as_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote them may have died before the kernel did: a sealed name is never there before its content."""
+    path, _ = abandoned(tmp_path, ("a",))
+    done: list[tuple[str, int]] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(fd: int) -> None:
+        done.append(("sync", os.fstat(fd).st_ino))
+        fsync(fd)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(("name", path.stat().st_ino))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    inode, folder = path.stat().st_ino, path.parent.stat().st_ino
+    recover(tmp_path)
+    assert done == [("sync", inode), ("name", inode), ("sync", folder)]
 
 
 def test_recovery_leaves_a_live_writer_alone(tmp_path: Path) -> None:
@@ -770,6 +820,98 @@ def test_durability_disk_syncs_before_it_returns(tmp_path: Path, monkeypatch: py
                 log.append(rows("lost"))
         log.append(rows("b"))
     assert ids(read_log(tmp_path / "disk")) == ["a", "b"]
+
+
+def test_threads_that_wait_for_the_disk_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Group commit: an append returns only after a sync that began behind its frame, and one sync serves many."""
+    synced: list[int] = []
+
+    def slow(fd: int) -> None:
+        there = os.fstat(fd).st_size
+        time.sleep(0.01)
+        synced.append(there)
+
+    early = []
+    with open_log(tmp_path, durability="disk", segment_bytes=100_000) as log:
+        monkeypatch.setattr(appending, "sync", slow)
+        begun = log.stats().written.syncs
+
+        def work(name: int) -> None:
+            for i in range(10):
+                log.append(rows(f"{name}.{i}"))
+                frame = f"{name}.{i}".encode()
+                assert log.path is not None
+                if log.path.read_bytes().find(frame) > max(synced):
+                    early.append(frame)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        stats = log.stats().written
+        assert (stats.frames, stats.rows, stats.waiting, stats.unsynced_bytes) == (80, 80, 0, 0)
+        assert stats.syncs - begun == len(log.take_sync_times()) == len(synced) < 50
+        assert stats.sync_seconds >= 0.01 * len(synced)
+        assert log.take_sync_times() == []
+    assert early == []
+    assert sorted(ids(read_log(tmp_path))) == sorted(f"{name}.{i}" for name in range(8) for i in range(10))
+
+
+@pytest.mark.parametrize("rolls", [False, True])
+def test_a_sync_that_fails_fails_everybody_who_waited_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rolls: bool
+) -> None:
+    """Whatever the moment at which the disk refuses, what was acknowledged is in the log and nothing else is."""
+    pick = random.Random(4)
+    sync = appending.sync
+
+    def sometimes(fd: int) -> None:
+        time.sleep(0.001)
+        if pick.random() < 0.3:
+            raise OSError(errno.EIO, "lost")
+        sync(fd)
+
+    logged: list[str] = []
+    with open_log(tmp_path, durability="disk", segment_bytes=2_000 if rolls else 1 << 20) as log:
+        monkeypatch.setattr(appending, "sync", sometimes)
+
+        def work(name: int) -> None:
+            for i in range(40):
+                with contextlib.suppress(LogError):
+                    log.append(rows(f"{name}.{i}"))
+                    logged.append(f"{name}.{i}")
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        monkeypatch.setattr(appending, "sync", sync)
+    recover(tmp_path)
+    reading = read_log(tmp_path)
+    assert 0 < len(logged) < 240
+    assert sorted(ids(reading)) == sorted(logged)
+    assert not reading.damaged
+    assert log.stats().written.rows == len(logged)
+    assert (len(reading.segments) > 3) == rolls
+
+
+def test_a_log_says_what_it_has_done(tmp_path: Path) -> None:
+    """Counts are those of what lies on the disk, also over segments, and nothing is synced that need not be."""
+    with open_log(tmp_path) as log:
+        assert (log.stats().written.frames, log.stats().written.rows) == (0, 0)
+        log.append(rows("a", "b"))
+        log.append(rows("c"))
+        log.rotate({"build": "B"})
+        log.append(rows("d"))
+        stats, reading = log.stats(), read_log(tmp_path)
+        assert (stats.written.frames, stats.written.rows) == (3, reading.rows)
+        assert stats.written.bytes == sum(one.size for one in reading.segments)
+        assert stats.written.unsynced_bytes == reading.segments[1].size
+        assert (stats.written.sealed_segments, stats.written.backlog_segments) == (1, 1)
+        assert (stats.lost_rows, stats.left_out_rows, stats.written.syncs) == (0, 0, 0)
+    assert (log.stats().written.rows, log.stats().written.backlog_segments) == (4, 2)
 
 
 @pytest.mark.parametrize("lose", [Path.unlink, functools.partial(Path.rename, target="moved")])

@@ -2,23 +2,25 @@
 
 A row's key is its project, its view, and the key values in braces, everything length-prefixed so that no two rows share
 one. What stands in braces is all that a Redis Cluster hashes: the rows of one entity lie in one slot, whichever view
-they are of, and are read by one MGET.
+they are of, and are read by one MGET. The view is named as in Feast: one that a service renames is stored once.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from skewguard.definitions import View
 from skewguard.errors import LayoutError
-from skewguard.values import NO_TIME, Column, Dtype
+from skewguard.values import NO_TIME, Array, Column, Dtype
 
 _SCHEME = b"sg2"
 _ROW, _WATERMARK, _LAYOUT, _WRITTEN = b"r", b"w", b"l", b"v"
+_FEW = 16
 _NUMBERS = (Dtype.INT64, Dtype.INT32, Dtype.TIMESTAMP, Dtype.BOOL)
 
 
@@ -32,28 +34,42 @@ def row_key(project: str, view: View, values: Sequence[Any]) -> bytes:
         else:
             _numeric(view, key.dtype)
             parts.append(b"i" + struct.pack(">q", int(value)))
-    return view_prefix(project, view.name) + b"{" + b"".join(parts) + b"}"
+    return view_prefix(project, view.feast_name) + b"{" + b"".join(parts) + b"}"
 
 
 def row_keys(project: str, view: View, columns: Sequence[Column]) -> list[bytes | None]:
     """The keys of n rows, None where a key value is missing."""
     if not columns:
         raise LayoutError(f"view {view.name}: needs the number of rows")
-    present = np.logical_and.reduce([column.present for column in columns])
-    prefix = view_prefix(project, view.name)
+    prefix = view_prefix(project, view.feast_name)
+    whole = not any(column.status.any() for column in columns)
+    if whole and len(columns) == 1 and columns[0].dtype is not Dtype.STRING:
+        return list(_keys_of_numbers(prefix + b"{i", view, columns[0]))
     encoded = [_encoded(view, column) for column in columns]
     if len(encoded) == 1:
         keys = [b"%b{%b}" % (prefix, part) for part in encoded[0]]
     else:
         keys = [b"%b{%b}" % (prefix, b"".join(parts)) for parts in zip(*encoded, strict=True)]
-    if present.all():
+    if whole:
         return list(keys)
+    present = np.logical_and.reduce([column.present for column in columns])
     return [key if ok else None for key, ok in zip(keys, present.tolist(), strict=True)]
+
+
+def _keys_of_numbers(start: bytes, view: View, column: Column) -> list[bytes]:
+    """The keys of rows with one numeric key value each, all there, written side by side."""
+    values = _numbers(view, column)
+    if len(values) <= _FEW:
+        return [b"%b%b}" % (start, value.to_bytes(8, "big", signed=True)) for value in map(int, values.tolist())]
+    keys = np.empty(len(values), dtype=[("start", f"V{len(start)}"), ("value", ">i8"), ("end", "V1")])
+    keys["start"], keys["value"], keys["end"] = np.void(start), values, np.void(b"}")
+    size, raw = keys.dtype.itemsize, keys.tobytes()
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 def values_of(project: str, view: View, key: bytes) -> tuple[str | int, ...]:
     """The values that `row_key` made a key of, instants in microseconds; raises `LayoutError` for another key."""
-    at = len(view_prefix(project, view.name)) + 1
+    at = len(view_prefix(project, view.feast_name)) + 1
     values: list[str | int] = []
     try:
         for _ in view.keys:
@@ -76,10 +92,13 @@ def _encoded(view: View, column: Column) -> list[bytes]:
     if column.dtype is Dtype.STRING:
         texts = [text.encode() for text in column.values.tolist()]
         return [b"s" + struct.pack(">I", len(text)) + text for text in texts]
-    _numeric(view, column.dtype)
-    values = column.values.view("int64") if column.dtype is Dtype.TIMESTAMP else column.values
-    raw = values.astype(">i8").tobytes()
+    raw = _numbers(view, column).astype(">i8").tobytes()
     return [b"i" + raw[at : at + 8] for at in range(0, len(raw), 8)]
+
+
+def _numbers(view: View, column: Column) -> Array:
+    _numeric(view, column.dtype)
+    return column.values.view("int64") if column.dtype is Dtype.TIMESTAMP else column.values
 
 
 def _numeric(view: View, dtype: Dtype) -> None:
@@ -87,6 +106,7 @@ def _numeric(view: View, dtype: Dtype) -> None:
         raise LayoutError(f"view {view.name}: a key of dtype {dtype} cannot be looked up; use string or int64")
 
 
+@lru_cache(1024)
 def view_prefix(project: str, view: str) -> bytes:
     """What the key of every row of a view begins with."""
     return _prefix(_ROW, project, view)

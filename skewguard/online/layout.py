@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from skewguard.definitions import View
 from skewguard.errors import LayoutError
-from skewguard.values import NO_TIME, Array, Column, Dtype, Status
+from skewguard.values import NO_TIME, Array, Block, Column, Dtype, Status
 
 FORMAT = 1
 DIGEST = 8
@@ -37,6 +37,8 @@ DIGEST = 8
 ORDER = slice(9, 25)
 """Where the bytes stand by which rows of one key are ordered."""
 
+_HEAD = ORDER.stop + 8
+"""Where the bytes stand that say which features are null."""
 _BIAS = np.uint64(1 << 63)
 _PRESENT, _NULL, _NOT_FOUND = (np.uint8(one) for one in (Status.PRESENT, Status.NULL, Status.NOT_FOUND))
 STORED: dict[Dtype, str] = {
@@ -133,6 +135,11 @@ class Layout:
         return tuple(i for i, dtype in enumerate(self.dtypes) if dtype is Dtype.STRING or isinstance(dtype, Carried))
 
     @cached_property
+    def places(self) -> Mapping[str, int]:
+        """At which place each feature stands."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
     def together(self) -> tuple[tuple[Dtype, tuple[int, ...], Array], ...]:
         """Fixed-size features by dtype: their positions, and where each of their bytes stands in a row."""
         groups: dict[Dtype, list[int]] = {}
@@ -202,7 +209,7 @@ class Unpacked:
     event: npt.NDArray[np.int64]
     created: npt.NDArray[np.int64]
     available: npt.NDArray[np.int64]
-    features: dict[str, Column]
+    features: Mapping[str, Column]
     carried: dict[str, Blobs]
 
 
@@ -212,36 +219,41 @@ def unpack(layout: Layout, rows: Sequence[bytes], missing: Sequence[int] = ()) -
     What lies at the places `missing` is the layout's `blank`, for which nothing was found.
     """
     size, n, k = layout.record.itemsize, len(rows), len(layout.names)
-    for row in rows:
-        if len(row) < size:
-            raise LayoutError(f"packed row: expected at least {size} bytes, got {len(row)}")
-    fixed = np.frombuffer(
-        b"".join(row[:size] for row in rows) if layout.tails else b"".join(rows)[: n * size], layout.record
-    )
-    raw = fixed.view(np.uint8).reshape(n, size)
-    status = np.ascontiguousarray(fixed["nulls"].T) if k else np.empty((0, n), np.uint8)
-    status = np.where(status, _NULL, _PRESENT)
+    for length in set(map(len, rows)) - {size}:
+        if length < size or not layout.tails:
+            raise LayoutError(f"packed row: expected {'at least ' if layout.tails else ''}{size} bytes, got {length}")
+    fixed = b"".join([row[:size] for row in rows]) if layout.tails else b"".join(rows)
+    nulls = np.ndarray((k, n), np.uint8, fixed, _HEAD, (1, size)) if n else np.zeros((k, n), np.uint8)
+    status = np.where(nulls, _NULL, _PRESENT) if nulls.any() else np.zeros((k, n), np.uint8)
     if missing:
         status[:, missing] = _NOT_FOUND
+    times = np.ndarray((2, n), ">u8", fixed, ORDER.start, (8, size)) if n else np.zeros((2, 0), ">u8")
+    event, created = (times.astype(np.uint64) ^ _BIAS).view(np.int64)
+    available = np.ndarray((n,), "<i8", fixed, ORDER.stop, (size,)).astype(np.int64) if n else event
+    if len(layout.together) == 1 and not layout.tails:
+        ((dtype, _, at),) = layout.together
+        block = Block(dtype, layout.places, _gathered(fixed, n, size, at, dtype), status)
+        return Unpacked(event, created, available, block, {})
     columns: dict[str, Column] = {}
     by_feature = list(status)
     for dtype, where, at in layout.together:
-        # One gathering for all features of a dtype; what was packed is canonical already.
-        side_by_side = at[-1] - at[0] + 1 == len(at)
-        chosen = raw[:, at[0] : at[-1] + 1] if side_by_side else raw[:, at]
-        block = np.ascontiguousarray(chosen).view(STORED[dtype]).reshape(n, len(where))
-        values = np.ascontiguousarray(block.T)
-        values = values.view("datetime64[us]") if dtype is Dtype.TIMESTAMP else values.astype(dtype.numpy, copy=False)
-        for i, own in zip(where, values, strict=True):
+        for i, own in zip(where, _gathered(fixed, n, size, at, dtype), strict=True):
             columns[layout.names[i]] = Column(dtype, own, by_feature[i])
-    carried = _behind(layout, rows, fixed, status, columns)
-    return Unpacked(
-        (fixed["event"].astype(np.uint64) ^ _BIAS).view(np.int64),
-        (fixed["created"].astype(np.uint64) ^ _BIAS).view(np.int64),
-        fixed["available"].astype(np.int64),
-        {name: columns[name] for name in layout.names if name in columns},
-        carried,
-    )
+    carried = _behind(layout, rows, np.frombuffer(fixed, layout.record), status, columns)
+    ordered = {name: columns[name] for name in layout.names if name in columns}
+    return Unpacked(event, created, available, ordered, carried)
+
+
+def _gathered(fixed: bytes, n: int, size: int, at: Array, dtype: Dtype) -> Array:
+    """All features of a dtype in one step, one behind the other; what was packed is canonical already."""
+    stored = np.dtype(STORED[dtype])
+    k = len(at) // stored.itemsize
+    if n and at[-1] - at[0] + 1 == len(at):
+        values = np.ascontiguousarray(np.ndarray((k, n), stored, fixed, int(at[0]), (stored.itemsize, size)))
+    else:
+        chosen = np.frombuffer(fixed, np.uint8).reshape(n, size)[:, at]
+        values = np.ascontiguousarray(np.ascontiguousarray(chosen).view(stored).reshape(n, k).T)
+    return values.view("datetime64[us]") if dtype is Dtype.TIMESTAMP else values.astype(dtype.numpy, copy=False)
 
 
 def _behind(

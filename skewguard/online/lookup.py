@@ -12,7 +12,7 @@ from skewguard.online.keys import layout_key, row_key, row_keys, watermark_key, 
 from skewguard.online.layout import DIGEST, FORMAT, Layout, read_digest, unpack
 from skewguard.online.store import OnlineStore
 from skewguard.spine import Spine, ViewRows, assemble, expire
-from skewguard.values import NO_TIME, Column, Status
+from skewguard.values import NO_TIME, Block, Column, Status
 
 
 class Lookup:
@@ -29,12 +29,12 @@ class Lookup:
         layouts = {view.name: Layout.of(view) for view in bundle.views}
         self._layouts = {layout.digest: layout for layout in layouts.values()}
         self._own = {name: layout.digest for name, layout in layouts.items()}
-        self._marks = [watermark_key(bundle.project, view.name) for view in bundle.views]
+        self._marks = [watermark_key(bundle.project, view.feast_name) for view in bundle.views]
 
     def answer(self, spine: Spine) -> dict[str, ViewRows]:
         """One answer per ask and view, in the spine's order; raises `StoreUnavailable`."""
         keys = self.keys(spine)
-        return self.read(spine, keys, self.store.mget([*(key for key in keys if key is not None), *self._marks]))
+        return self.read(spine, keys, self.store.mget([*[key for key in keys if key is not None], *self._marks]))
 
     def keys(self, spine: Spine) -> list[bytes | None]:
         """The keys that answer the asks, view by view, None where an ask lacks a key value."""
@@ -42,10 +42,12 @@ class Lookup:
 
     def read(self, spine: Spine, keys: Sequence[bytes | None], answered: Sequence[bytes | None]) -> dict[str, ViewRows]:
         """The answers in what the store said about `keys` that are not None, and then about the watermarks."""
-        values = iter(answered)
-        blobs = [next(values) if key is not None else None for key in keys]
-        marks = [watermark_of(value) for value in values]
-        n = len(spine)
+        asked, n = len(answered) - len(self.bundle.views), len(spine)
+        marks = [watermark_of(value) for value in answered[asked:]]
+        blobs = answered[:asked]
+        if asked < len(keys):
+            values = iter(blobs)
+            blobs = [next(values) if key is not None else None for key in keys]
         return {
             view.name: self._view(view, spine, blobs[i * n : (i + 1) * n], marks[i])
             for i, view in enumerate(self.bundle.views)
@@ -66,10 +68,13 @@ class Lookup:
         status = expire(rows.status, rows.event, spine.as_of, view.ttl_us)
         features = rows.features
         if status is not rows.status and (status != rows.status).any():
-            features = {
-                name: Column.build(column.dtype, column.values, np.maximum(status, column.status))
-                for name, column in features.items()
-            }
+            if isinstance(features, Block):
+                features = features.under(status)
+            else:
+                features = {
+                    name: Column.build(column.dtype, column.values, np.maximum(status, column.status))
+                    for name, column in features.items()
+                }
         return ViewRows(status, rows.event, rows.created, np.full(n, watermark, dtype=np.int64), features)
 
     def _quick(

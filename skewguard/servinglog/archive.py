@@ -107,9 +107,11 @@ class Archive:
         return f"{MANIFEST}{self.origin}.json"
 
     def load(self) -> Manifest:
-        """This folder's manifest; an empty one where nothing has been compacted."""
+        """This folder's manifest. Raises `LogError` where it is gone: nobody knows then which rows were compacted."""
         file = self.place / self.name
-        return _parse(file, self.place) if file.exists() else Manifest()
+        if not file.exists():
+            raise LogError(_gone(self.place, self.name))
+        return _parse(file, self.place)
 
     def commit(self, manifest: Manifest) -> None:
         """Make `manifest` what counts: the one instant at which rows change from segments to parts."""
@@ -118,22 +120,32 @@ class Archive:
 
 
 def archive_of(folder: Path, to: str | Path | Place | None = None) -> Archive:
-    """The archive of a service's folder, as `archive.json` there names it; `to` (a root) is remembered the first time.
+    """The archive of a service's folder, as `archive.json` there names it; `to` (a root) is remembered the first time,
+    once something could be written there.
 
-    Raises `LogError` where another one is remembered: rows would count in two places.
+    Raises `LogError` where another one is remembered: rows would count in two places. Raises `OSError`.
     """
     from skewguard.place import place_of
 
     pointer = folder / POINTER
     known = _pointer(pointer)
-    if known is None:
-        known = {"origin": secrets.token_hex(4), "to": "" if to is None else str(to)}
-        put(place_of(pointer), lambda file: file.write(json.dumps(known).encode()))
-    elif to is not None and str(to) != known["to"]:
+    wanted = None if to is None else _lasting(str(to))
+    if known is not None and wanted not in (None, known["to"]):
         raise LogError(f"{folder}: its archive is {known['to'] or folder / FOLDER}, not {to}. Leave the place out.")
-    place = place_of(known["to"]) / folder.name if known["to"] else place_of(folder / FOLDER)
+    own = known or {"origin": secrets.token_hex(4), "to": wanted or ""}
+    place = place_of(own["to"]) / folder.name if own["to"] else place_of(folder / FOLDER)
     place.make()
-    return Archive(place, known["origin"])
+    archive = Archive(place, own["origin"])
+    if known is None:
+        # Readers follow it from then on: a place that nobody can write would take the whole log along.
+        archive.commit(Manifest())
+        put(place_of(pointer), lambda file: file.write(json.dumps(own).encode()))
+    return archive
+
+
+def _lasting(to: str) -> str:
+    """A place's name that means the same from every working directory."""
+    return to if not to or "://" in to else str(Path(to).resolve())
 
 
 def manifests(folder: Path | Place) -> list[Manifest]:
@@ -150,15 +162,25 @@ def manifests(folder: Path | Place) -> list[Manifest]:
         return []
     try:
         names = [name for name in place.names() if name.startswith(MANIFEST) and name.endswith(".json")]
-        return [_parse(place / name, place) for name in names]
+        found = [_parse(place / name, place) for name in names]
     except OSError as error:
         raise LogError(f"{place}: the log's archive cannot be read: {error}") from error
+    if known and f"{MANIFEST}{known['origin']}.json" not in names:
+        raise LogError(_gone(place, f"{MANIFEST}{known['origin']}.json"))
+    return found
+
+
+def _gone(place: Place, name: str) -> str:
+    return (
+        f"{place}: {name} is not there, and with it nobody knows which rows were compacted. Restore the archive, or "
+        f"remove {POINTER} from the log's folder if nothing ever was."
+    )
 
 
 def put(file: Place, write: Callable[[Any], object]) -> None:
     """Write a whole file or none: on a disk under another name first, elsewhere as the one object that it is."""
     if file.local is None:
-        with file.filesystem.open_output_stream(file.path, compression=None) as stream:
+        with file.writing() as stream:
             write(stream)
         return
     partial = file.local.with_name(file.local.name + seg.NEW)

@@ -23,6 +23,7 @@ import pyarrow as pa
 from skewguard.errors import LogError
 from skewguard.servinglog import archive as arc
 from skewguard.servinglog import segment as seg
+from skewguard.servinglog.definitions import follow
 from skewguard.servinglog.erasure import load_tombstones
 from skewguard.servinglog.scan import Segment, read_segment, recover, segment_paths
 from skewguard.values import NO_TIME
@@ -70,6 +71,7 @@ def compact(
     with locked(folder):
         try:
             archive = arc.archive_of(folder, to)
+            follow(folder, archive.place)
             return compact_locked(
                 folder, archive, part_rows=part_rows, small_rows=small_rows, grace_seconds=grace_seconds
             )
@@ -277,10 +279,16 @@ def remove_retired(folder: Path, archive: arc.Archive, manifest: arc.Manifest, g
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; raises `LogError` where another compaction or erasure holds it."""
+    """Hold the folder's lock; raises `LogError` where another compaction or erasure holds it, or nobody can."""
     try:
-        with (folder / LOCK).open("ab") as file:
+        file = (folder / LOCK).open("ab")
+    except OSError as error:
+        raise LogError(f"{folder}: cannot be locked for compaction: {error}. The folder must be writable.") from error
+    with file:
+        try:
             seg.lock(file.fileno())
-            yield
-    except BlockingIOError as error:
-        raise LogError(f"{folder}: another compaction or erasure is at work. Wait for it.") from error
+        except BlockingIOError as error:
+            raise LogError(f"{folder}: another compaction or erasure is at work. Wait for it.") from error
+        except OSError as error:
+            raise LogError(f"{folder}: its file system has no locks (flock): {error}.") from error
+        yield

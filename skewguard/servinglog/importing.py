@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,11 @@ from skewguard.errors import CastError, LogError
 from skewguard.servinglog.recording import short_names
 from skewguard.servinglog.taken import Taken, view_rows
 from skewguard.spine import Spine, ViewRows
-from skewguard.values import NO_TIME, Column, Dtype, Status
+from skewguard.values import NO_TIME, Column, Dtype, Status, instant
 
+_DAY = 86_400_000_000
+_EXACT = 2.0**53
+_LATEST_SECOND = 1e11  # in the year 5138; milliseconds since 1973 are more
 _OURS = {"id": ("__request_id",), "event_timestamp": ("__log_timestamp",), "prediction": ()}
 
 
@@ -56,8 +60,11 @@ def rows_of(
     """The rows of a foreign table in the flat form, what it does not say as not_requested or null.
 
     Rows without an id get one of `origin` and their number, counted from `first`. Raises `LogError` for a table
-    without instants or keys, and for values that do not fit the definitions.
+    without instants or keys, instants that lie ahead, and values that do not fit the definitions.
     """
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise LogError(f"log import: the table has several columns {', '.join(twice)}. Leave one of each.")
     names = Names.of_table(bundle, table.column_names, given).of
     asked = {**bundle.keys, **{field.name: field.dtype for field in bundle.request}}
     missing = [name for name in ("event_timestamp", *bundle.keys) if name not in names]
@@ -72,11 +79,7 @@ def rows_of(
             name: _column(table, names, name, dtype) or Column.absent(dtype, n, Status.NULL)
             for name, dtype in asked.items()
         }
-        as_of = _instants(table[names["event_timestamp"]])
-        if (as_of == NO_TIME).any():
-            raise LogError(
-                f"log import: {int((as_of == NO_TIME).sum())} rows have no instant in {names['event_timestamp']}."
-            )
+        as_of = _asked_at(table, names["event_timestamp"])
         spine = Spine(
             _ids(table, names, first, origin),
             as_of,
@@ -97,6 +100,21 @@ def rows_of(
     return to_batch(bundle, served, schema(bundle))
 
 
+def _asked_at(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    """When each row was served; a log has no row without an instant, and none of tomorrow."""
+    as_of = _instants(table[name], name)
+    if (as_of == NO_TIME).any():
+        raise LogError(f"log import: {int((as_of == NO_TIME).sum())} rows have no instant in {name}.")
+    late = as_of > time.time_ns() // 1000 + _DAY
+    if late.any():
+        at = int(np.argmax(late))
+        raise LogError(
+            f"log import: {int(late.sum())} rows were served in the future, row {at} at {instant(int(as_of[at]))} "
+            f"by {name}. Name the column of the requests' instants, and check its unit and zone."
+        )
+    return as_of
+
+
 def _ids(table: pa.Table, names: Mapping[str, str], first: int, origin: str) -> npt.NDArray[np.object_]:
     made = [f"{origin}-{first + i}" for i in range(len(table))]
     if "id" not in names:
@@ -110,10 +128,23 @@ def _column(table: pa.Table, names: Mapping[str, str], name: str, dtype: Dtype) 
         return None
     column = table[names[name]]
     if dtype is Dtype.TIMESTAMP and not pa.types.is_null(column.type):
-        micros = _instants(column)
+        micros = _instants(column, names[name])
         status = np.where(micros == NO_TIME, np.uint8(Status.NULL), np.uint8(Status.PRESENT))
         return Column.build(dtype, micros.view("datetime64[us]"), status)
+    if dtype in (Dtype.INT64, Dtype.INT32) and pa.types.is_floating(column.type):
+        _check_digits(column, names[name])
     return Column.from_arrow(column, dtype, names[name])
+
+
+def _check_digits(column: pa.ChunkedArray, name: str) -> None:
+    """JSON with 7 in one line and 7.0 in another is read as floats, and so are integers beside a null elsewhere."""
+    numbers = column.cast(pa.float64()).fill_null(0.0).to_numpy()
+    wrong = np.abs(numbers) >= _EXACT
+    if wrong.any():
+        raise LogError(
+            f"log import: {name}: {numbers[wrong][0]:.0f} came as a float, which holds no such integer exactly. "
+            "Write the whole column as integers."
+        )
 
 
 def _view(view: View, table: pa.Table, names: Mapping[str, str]) -> ViewRows:
@@ -126,7 +157,7 @@ def _view(view: View, table: pa.Table, names: Mapping[str, str]) -> ViewRows:
         stamp, said = names.get(f"{full}__timestamp"), names.get(f"{full}__status")
         own = names.get(f"{view.name}__event_ts", f"{view.name}__event_ts")
         stamp = stamp or (own if own in table.column_names else None)
-        event = None if stamp is None else _instants(table[stamp])
+        event = None if stamp is None else _instants(table[stamp], stamp)
         codes = None if said is None else table[said].cast(pa.int64()).fill_null(0).to_numpy()
         taken[feature.name] = Taken(
             column,
@@ -136,18 +167,27 @@ def _view(view: View, table: pa.Table, names: Mapping[str, str]) -> ViewRows:
     return view_rows(view, taken, len(table))
 
 
-def _instants(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def _instants(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
     """Microseconds UTC of timestamps, dates, ISO texts and seconds; a naive one is read as UTC. `NO_TIME` for null."""
     kind = column.type
-    stamp = pa.timestamp("us", tz="UTC")
     try:
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind):  # seconds since 1970
-            seconds = column.cast(pa.float64()).fill_null(np.nan).to_numpy()
-            whole = np.nan_to_num(seconds * 1e6).round().astype(np.int64)
-            return np.where(np.isnan(seconds), NO_TIME, whole)
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            return _of_seconds(column, name)
         if pa.types.is_timestamp(kind) and kind.tz is None:
             column = column.cast(pa.timestamp(kind.unit, tz="UTC"))
-        cast = column.cast(stamp, safe=False)
+        cast = column.cast(pa.timestamp("us", tz="UTC"), safe=False)
     except pa.ArrowException as error:
-        raise LogError(f"log import: expected instants, got {kind}: {error}") from error
+        raise LogError(f"log import: {name}: expected instants, got {kind}: {error}") from error
     return np.ascontiguousarray(cast.cast(pa.int64()).fill_null(NO_TIME).to_numpy())
+
+
+def _of_seconds(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
+    seconds = column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+    gone = np.isnan(seconds)
+    wrong = np.abs(np.where(gone, 0.0, seconds)) > _LATEST_SECOND
+    if wrong.any():
+        raise LogError(
+            f"log import: {name}: numbers are read as seconds since 1970, got {column[int(np.argmax(wrong))]}. "
+            "Milliseconds and finer come as timestamps: give the column that type, or divide."
+        )
+    return np.where(gone, NO_TIME, np.round(np.where(gone, 0.0, seconds) * 1e6).astype(np.int64))

@@ -28,17 +28,17 @@ def decode(messages: Sequence[pa.Buffer], schema: pa.Schema) -> pa.RecordBatch |
     """The rows of record-batch messages that hold one row each, in order; None where Arrow has to do it."""
     first = memoryview(messages[0])
     try:
-        size, nodes, buffers, moving = _places(first)
+        at = places(first)
     except (struct.error, ValueError):
         return None
-    head = _PREFIX + size
+    head = _PREFIX + at.size
     lengths = np.array([message.size for message in messages], dtype=np.int64)
     if (lengths < head).any():
         return None
     described = np.frombuffer(b"".join([memoryview(message)[:head] for message in messages]), np.uint8)
     described = described.reshape(len(messages), head).copy()
-    of_nodes, of_buffers = _pairs(described, nodes), _pairs(described, buffers)
-    for start, length in (nodes, buffers, moving):
+    of_nodes, of_buffers = _pairs(described, at.nodes), _pairs(described, at.buffers)
+    for start, length in (at.nodes, at.buffers, at.body):
         described[:, _PREFIX + start : _PREFIX + start + length] = 0
     if (described != described[0]).any():
         return None
@@ -149,19 +149,35 @@ def _pairs(described: Bytes, where: tuple[int, int]) -> Ints:
     return part.view("<i8").reshape(len(described), length // _PAIR, 2).astype(np.int64)
 
 
-def _places(message: memoryview) -> tuple[int, tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """(length of the metadata, and where in it the nodes, the buffers and the length of the body stand), read as the
-    FlatBuffers tables that they are. Raises ValueError or struct.error for anything else."""
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where in a message's metadata numbers stand, as (start, length in bytes): a pair per node and per buffer, the
+    number of rows and the length of the body. `size` is the length of the metadata.
+    """
+
+    size: int
+    nodes: tuple[int, int]
+    buffers: tuple[int, int]
+    rows: tuple[int, int]
+    body: tuple[int, int]
+
+
+def places(message: memoryview) -> Places:
+    """The places in a record-batch message, read as the FlatBuffers tables that it is made of.
+
+    Raises ValueError or struct.error for anything else.
+    """
     mark, size = struct.unpack_from("<Ii", message, 0)
     meta = message[_PREFIX : _PREFIX + size]
     if mark != 0xFFFFFFFF or len(meta) != size:
         raise ValueError("no encapsulated message")
     root = _at(meta, 0)
     batch = _at(meta, _field(meta, root, 2))
-    return (
+    return Places(
         size,
         _vector(meta, _field(meta, batch, 1)),
         _vector(meta, _field(meta, batch, 2)),
+        (_field(meta, batch, 0), 8),
         (_field(meta, root, 3), 8),
     )
 

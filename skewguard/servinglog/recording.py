@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from skewguard.answer import Served, to_batch, vector
 from skewguard.definitions import Bundle, View
-from skewguard.errors import CastError, LogError
+from skewguard.errors import LogError
+from skewguard.servinglog.given import LARGEST, column_of, is_text, is_whole, listed, mapping, named_columns, numbers_of
 from skewguard.servinglog.taken import Taken, view_rows
 from skewguard.spine import Spine, ViewRows
 from skewguard.values import NO_TIME, Column, Dtype, Status
@@ -35,7 +36,7 @@ class Recording:
 
     When `prediction` has returned, the rows are in the log; a request without a prediction is logged when the block
     ends, and one whose block raises is not logged: it was not answered. Raises `LogError`, with `on_failure="refuse"`,
-    for what cannot be logged.
+    for what cannot be logged; with "answer_and_count" it is counted, whatever is wrong with it.
     """
 
     def __init__(  # noqa: PLR0917  (only `ServingLog.request` calls it)
@@ -50,11 +51,16 @@ class Recording:
     ) -> None:
         self._log, self._bundle, self._id, self._client = log, bundle, request_id, client
         self._as_of = time.time_ns() // 1000 if as_of is None else as_of
-        self._given: dict[str, list[Any]] = {name: _listed(value) for name, value in {**keys, **request}.items()}
+        self._given: dict[str, list[Any]] = {name: listed(value) for name, value in {**keys, **request}.items()}
+        self._wrong: LogError | None = None
+        if not is_text(request_id):
+            self._refuse(LogError(f"request: expected the request's id as text, got {request_id!r:.80}."))
+        if not is_whole(self._as_of):
+            self._refuse(LogError(f"request {request_id}: as_of: expected microseconds UTC, got {as_of!r:.80}."))
         unknown = self._given.keys() - bundle.keys.keys() - {field.name for field in bundle.request}
         if unknown:
-            names = ", ".join(sorted(unknown))
-            raise LogError(f"request {request_id}: {bundle.service} has no key or request field {names}.")
+            names = ", ".join(sorted(map(str, unknown)))
+            self._refuse(LogError(f"request {request_id}: {bundle.service} has no key or request field {names}."))
         self._answer: Mapping[str, Any] = {}
         self._statuses: Mapping[str, Sequence[int]] = {}
         self._micros: Mapping[str, Sequence[int]] = {}
@@ -68,23 +74,32 @@ class Recording:
         Features by short or full name, a list of n values each, `<name>__ts` in seconds. Of the response itself
         statuses are known too. On-demand features in it are the second tap.
         """
+        try:
+            self._take(response)
+        except Exception as error:  # noqa: BLE001  (whatever a foreign answer does, it is the log's affair)
+            self._refuse(self._told(error))
+        return response
+
+    def _take(self, response: Any) -> None:
         proto = getattr(response, "proto", None)
         if proto is None:
-            self._answer = _mapping(response)
-        else:
-            self._answer = response.to_dict(include_event_timestamps=True)  # type: ignore[attr-defined]
-            names = list(proto.metadata.feature_names.val)
-            results = dict(zip(names, proto.results, strict=True))
-            self._statuses = {name: list(one.statuses) for name, one in results.items()}
-            self._micros = {
-                name: [stamp.seconds * 1_000_000 + stamp.nanos // 1000 for stamp in one.event_timestamps]
-                for name, one in results.items()
-            }
-        return response
+            self._answer = mapping(response)
+            return
+        self._answer = response.to_dict(include_event_timestamps=True)
+        names = list(proto.metadata.feature_names.val)
+        results = dict(zip(names, proto.results, strict=True))
+        self._statuses = {name: list(one.statuses) for name, one in results.items()}
+        self._micros = {
+            name: [stamp.seconds * 1_000_000 + stamp.nanos // 1000 for stamp in one.event_timestamps]
+            for name, one in results.items()
+        }
 
     def transformed(self, values: _T) -> _T:
         """What transforms made of it, beyond what the store's answer holds: derived features by short or full name."""
-        self._derived |= {name: _listed(value) for name, value in _mapping(values).items()}
+        try:
+            self._derived |= {name: listed(value) for name, value in mapping(values).items()}
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._refuse(self._told(error))
         return values
 
     def model_input(self, matrix: _T) -> _T:
@@ -113,13 +128,30 @@ class Recording:
         if self._done:
             raise LogError(f"request {self._id}: logged already. A request has one prediction for each of its rows.")
         self._done = True
+        if self._wrong is not None:
+            self._log.missed(self._rows(), self._wrong)
+            return
         try:
             batch = self._batch(prediction)
-        except (LogError, CastError, pa.ArrowException, TypeError, ValueError) as error:
-            wrong = error if isinstance(error, LogError) else LogError(f"request {self._id}: {error}")
-            self._log.missed(self._rows(), wrong)
+        except Exception as error:  # noqa: BLE001  (a row that cannot be built must not take its service along)
+            self._log.missed(self._rows(), self._told(error))
             return
         self._log.append(batch)
+
+    def _refuse(self, error: LogError) -> None:
+        """Raise, or, where answers are counted, remember that this request is going to be missed."""
+        if self._log.on_failure == "refuse":
+            raise error
+        self._wrong = self._wrong or error
+
+    def _told(self, error: Exception) -> LogError:
+        if isinstance(error, LogError):
+            return error
+        said = str(error)
+        where = f"request {self._id}: "
+        made = LogError(said if said.startswith(where) else f"{where}{said}")
+        made.__cause__ = error
+        return made
 
     def _batch(self, prediction: Any) -> pa.RecordBatch:
         bundle, n = self._bundle, self._rows()
@@ -134,7 +166,7 @@ class Recording:
         derived = {spec.full_name: self._derive(spec.full_name, spec.dtype, n) for spec in bundle.derived}
         served = Served(spine, views, derived, np.empty((0, 0)))
         matrix = vector(bundle, served) if self._input is None else self._matrix(n)
-        numbers = None if prediction is None else _numbers(prediction, n, f"request {self._id}: the prediction")
+        numbers = None if prediction is None else numbers_of(prediction, n, f"request {self._id}: the prediction")
         served = Served(spine, views, derived, matrix, numbers)
         batch = to_batch(bundle, served, self._log.flat_schema)
         if CLIENT in self._log.schema.names:
@@ -154,28 +186,35 @@ class Recording:
         values = self._given.get(name, self._answer.get(name))
         if values is None:
             raise LogError(f"request {self._id}: {name} is missing. Name it in keys= or request=, None if unknown.")
-        return _column(list(values) * n if len(values) == 1 < n else values, dtype, n, f"request {self._id}: {name}")
+        return column_of(list(values) * n if len(values) == 1 < n else values, dtype, n, f"request {self._id}: {name}")
 
     def _view(self, view: View, n: int) -> ViewRows:
         taken = {}
         for feature in view.features:
             ref = self._ref(view.full_name(feature.name), feature.name)
             if ref is not None:
-                column = _column(self._answer[ref], feature.dtype, n, f"request {self._id}: {ref}")
+                column = column_of(self._answer[ref], feature.dtype, n, f"request {self._id}: {ref}")
                 said = self._statuses.get(ref)
                 taken[feature.name] = Taken(
-                    column, self._event(ref), None if said is None else np.array(said, dtype=np.uint8)
+                    column, self._event(ref, n), None if said is None else np.array(said, dtype=np.uint8)
                 )
         return view_rows(view, taken, n)
 
-    def _event(self, ref: str) -> npt.NDArray[np.int64] | None:
+    def _event(self, ref: str, n: int) -> npt.NDArray[np.int64] | None:
         """Event times in microseconds; Feast says 0 where there is none."""
         if ref in self._micros:
             micros = np.array(self._micros[ref], dtype=np.int64)
         elif (seconds := self._answer.get(ref + _STAMP)) is not None:
-            micros = (np.array([one or 0 for one in seconds], dtype=np.float64) * 1e6).round().astype(np.int64)
+            exact = np.nan_to_num(np.array([one or 0 for one in seconds], dtype=np.float64)) * 1e6
+            if (np.abs(exact) >= LARGEST).any():
+                raise LogError(f"request {self._id}: {ref}{_STAMP}: expected seconds since 1970, got {seconds!r:.80}.")
+            micros = exact.round().astype(np.int64)
         else:
             return None
+        if len(micros) != n:
+            raise LogError(
+                f"request {self._id}: {ref}{_STAMP}: expected {n} times, one for each row, got {len(micros)}."
+            )
         return np.where(micros > 0, micros, NO_TIME)
 
     def _derive(self, name: str, dtype: Dtype, n: int) -> Column:
@@ -186,7 +225,7 @@ class Recording:
             if ref is None:
                 return Column.absent(dtype, n, Status.NOT_REQUESTED)
             values = self._answer[ref]
-        return _column(values, dtype, n, f"request {self._id}: {name}")
+        return column_of(values, dtype, n, f"request {self._id}: {name}")
 
     def _ref(self, full: str, short: str) -> str | None:
         """The name under which the answer holds a feature."""
@@ -196,7 +235,7 @@ class Recording:
 
     def _matrix(self, n: int) -> npt.NDArray[np.float64]:
         names = self._bundle.vector
-        given = _named_columns(self._input)
+        given = named_columns(self._input)
         where = f"request {self._id}: the model's input"
         if given is None:
             matrix = np.asarray(self._input, dtype=np.float64)
@@ -212,7 +251,7 @@ class Recording:
                 "Compile a feature service that holds what this model takes."
             )
         for i, name in enumerate(names):
-            matrix[:, i] = _numbers(known[name], n, f"{where}: {name}")
+            matrix[:, i] = numbers_of(known[name], n, f"{where}: {name}")
         return matrix
 
 
@@ -221,67 +260,3 @@ def short_names(bundle: Bundle) -> dict[str, str]:
     full = list(bundle.dtypes)
     short = [name.rpartition("__")[2] for name in full]
     return {s: f for s, f in zip(short, full, strict=True) if short.count(s) == 1} | {name: name for name in full}
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple | np.ndarray | pa.Array) or _is_series(value) else [value]
-
-
-def _is_series(value: Any) -> bool:
-    return hasattr(value, "to_numpy") and hasattr(value, "tolist")
-
-
-def _mapping(values: Any) -> Mapping[str, Any]:
-    columns = _named_columns(values)
-    if columns is None:
-        raise LogError(f"expected values under their features' names, got {type(values).__name__}.")
-    return columns
-
-
-def _named_columns(values: Any) -> Mapping[str, Any] | None:
-    """Columns by name, of a mapping, an Arrow table, or anything that is built like a data frame."""
-    if isinstance(values, Mapping):
-        return values
-    if isinstance(values, pa.Table | pa.RecordBatch):
-        return dict(zip(values.schema.names, values.columns, strict=True))
-    if hasattr(values, "columns") and hasattr(values, "__getitem__"):
-        return {str(name): values[name] for name in values.columns}
-    return None
-
-
-_EXACT = {Dtype.FLOAT64: float, Dtype.INT64: int, Dtype.STRING: str, Dtype.BOOL: bool}
-_LARGEST = 2**63
-
-
-def _column(values: Any, dtype: Dtype, n: int, where: str) -> Column:
-    if n == 1 and type(values) is list and len(values) == 1 and (one := _one(values[0], dtype)) is not None:
-        return one
-    try:
-        array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
-    except pa.ArrowException as error:
-        raise LogError(f"{where}: expected {dtype}, got {values!r:.80}: {error}") from error
-    if len(array) != n:
-        raise LogError(f"{where}: expected {n} values, one for each row, got {len(array)}.")
-    return Column.from_arrow(array, dtype, where)
-
-
-def _one(value: Any, dtype: Dtype) -> Column | None:
-    """One value that needs no cast, without the detour through Arrow; None for any other."""
-    if value is None:
-        return Column.absent(dtype, 1, Status.NULL)
-    kind = type(value)
-    if kind is not _EXACT.get(dtype) or value != value or (kind is int and not -_LARGEST <= value < _LARGEST):  # noqa: PLR0124  (NaN)
-        return None
-    values = np.empty(1, dtype=dtype.numpy)
-    values[0] = value
-    return Column(dtype, values, np.zeros(1, dtype=np.uint8))
-
-
-def _numbers(values: Any, n: int, where: str) -> npt.NDArray[np.float64]:
-    try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise LogError(f"{where}: expected numbers, got {values!r:.80}.") from error
-    if numbers.size != n:
-        raise LogError(f"{where}: expected {n} numbers, one for each row, got an array of shape {numbers.shape}.")
-    return np.ascontiguousarray(numbers.reshape(n))

@@ -237,7 +237,7 @@ def _scan(file: BinaryIO, path: Path, sealed: bool, owned: bool, hidden: tuple[T
     size = os.fstat(file.fileno()).st_size
     if (foreign := seg.foreign_format(file)) is not None:
         raise LogError(
-            f"{path}: expected format {seg.FORMAT}, got {foreign}. Another version of skewguard wrote it, "
+            f"{path}: expected format 1 to {seg.FORMAT}, got {foreign}. Another version of skewguard wrote it, "
             "or its first bytes are damaged; move it away to read the rest."
         )
     file.seek(0)

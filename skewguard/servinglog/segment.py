@@ -5,20 +5,21 @@ head and then its payload, whose length is a multiple of 8, so that an Arrow buf
 
     offset  bytes  what
     0       4      magic 9e 53 4b 57
-    4       1      format: 1 (it names the checksum too: CRC-32 as in zlib)
-    5       1      kind: 1 header, 2 data, 3 data compressed
+    4       1      format: 2; it names the checksum too (1, of old, has CRC-32 as in zlib, and is read)
+    5       1      kind: 1 header, 2 data, 3 data compressed, 6 and 7 the same with a stretch left out
     6       2      reserved, 0
     8       8      length of the payload in bytes
     16      4      rows in the payload (0 in a header)
     20      8      sequence: 0 for the header, then 1, 2, 3, ... without a gap
-    28      4      CRC-32 of payload + the 28 bytes above + (data frames) the header frame's CRC
+    28      4      CRC-32C of payload + the 28 bytes above + (data frames) the header frame's CRC
 
 Integers are little-endian and unsigned. The header's CRC in every data frame's CRC ties the frame to its
 segment: bytes of another segment that a file system left in a block never pass for rows of this one.
 
 A header's payload is JSON padded with blanks; a data frame's payload is one Arrow IPC record-batch message, to be
 read with the header's schema. Compressed, it is the length of that message, the length of the block (8 bytes each),
-and the message as an LZ4 block, padded with zeros. A reader goes on until a frame is not whole: what stands before it
+and the message as an LZ4 block, padded with zeros. A stretch of the message that repeats another is left out, and 40
+bytes before the rest say which (see `turned`). A reader goes on until a frame is not whole: what stands before it
 is the segment.
 """
 
@@ -32,7 +33,7 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -40,14 +41,17 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 import pyarrow as pa
+from google_crc32c import extend
 
 from skewguard.errors import LogError
+from skewguard.servinglog.turned import Turned
 
 if sys.platform != "win32":
     import fcntl
 
-FORMAT = 1
-HEADER, DATA, COMPRESSED = 1, 2, 3
+FORMAT = 2
+HEADER, DATA, COMPRESSED, TURNED = 1, 2, 3, 4
+KINDS = (DATA, COMPRESSED, DATA | TURNED, COMPRESSED | TURNED)
 HEAD_BYTES = 32
 OPEN, SEALED, NEW = ".open", ".seg", ".new"
 RESERVED = frozenset({"format", "service", "boot_id", "segment", "pid", "started_at", "schema"})
@@ -74,33 +78,54 @@ class Frame:
 
     def message(self) -> pa.Buffer:
         """The record-batch message. Raises `pa.ArrowException` for what cannot be decompressed."""
-        if self.kind != COMPRESSED:
-            return pa.py_buffer(self.payload)
-        size, length = _SIZES.unpack_from(self.payload)
-        return _LZ4.decompress(memoryview(self.payload)[_SIZES.size : _SIZES.size + length], size)
+        if not self.kind & TURNED:
+            return self._rest(memoryview(self.payload))
+        rest = self._rest(memoryview(self.payload)[Turned.SIZE :])
+        return pa.py_buffer(Turned.unpack(self.payload).restore(memoryview(rest)))
+
+    def _rest(self, payload: memoryview) -> pa.Buffer:
+        if self.kind & ~TURNED != COMPRESSED:
+            return pa.py_buffer(payload)
+        size, length = _SIZES.unpack_from(payload)
+        return _LZ4.decompress(payload[_SIZES.size : _SIZES.size + length], size)
 
 
-def smaller(message: pa.Buffer) -> tuple[int, bytes | pa.Buffer]:
+def smaller(message: pa.Buffer | bytes, turned: Turned | None = None) -> tuple[int, bytes | pa.Buffer]:
     """(kind, payload) of a data frame: the message compressed where that is worth its time, else as it is.
+
+    `turned`: what has been left out of it.
 
     Most of a small batch is Arrow's description of its columns, which repeats itself.
     """
-    if message.size < _WORTH_BYTES:
-        return DATA, message
+    first, more = (b"", 0) if turned is None else (turned.pack(), TURNED)
+    size = len(message)
+    if size < _WORTH_BYTES:
+        return DATA | more, b"".join((first, message)) if first else message
     block = _LZ4.compress(message, asbytes=True)
-    payload = b"".join((_SIZES.pack(message.size, len(block)), block, bytes(-len(block) % 8)))
-    return (COMPRESSED, payload) if len(payload) < 0.9 * message.size else (DATA, message)
+    payload = b"".join((first, _SIZES.pack(size, len(block)), block, bytes(-len(block) % 8)))
+    if len(payload) < 0.9 * size:
+        return COMPRESSED | more, payload
+    return DATA | more, b"".join((first, message)) if first else message
+
+
+def checksum(payload: bytes | pa.Buffer) -> int:
+    """The CRC-32C of a payload."""
+    return int(extend(0, payload))
 
 
 def head(kind: int, sequence: int, rows: int, size: int, payload_crc: int, seed: bytes) -> bytes:
-    """The 32 bytes before a payload of `size` bytes whose own CRC-32 is `payload_crc`.
+    """The 32 bytes before a payload of `size` bytes whose own `checksum` is `payload_crc`.
 
     The payload comes first in the checksum although it lies last, so that a writer computes the long part
     before it takes its lock and knows the sequence. `seed` is the header frame's CRC, empty for the header
     itself.
     """
     start = _HEAD.pack(_MAGIC, FORMAT, kind, 0, size, rows, sequence)
-    return start + _CRC.pack(zlib.crc32(start + seed, payload_crc))
+    return start + _CRC.pack(extend(payload_crc, start + seed))
+
+
+_SUMS: Mapping[int, Callable[[bytes, int], int]] = {1: zlib.crc32, FORMAT: lambda data, crc: extend(crc, data)}
+"""The checksum of every format that can be read."""
 
 
 def read_frame(file: BinaryIO, room: int, seed: bytes) -> Frame | None:
@@ -110,19 +135,20 @@ def read_frame(file: BinaryIO, room: int, seed: bytes) -> Frame | None:
         return None
     magic, form, kind, _, size, rows, sequence = _HEAD.unpack_from(start)
     # A torn length may be any number: it is held against the file before anything of that size is read.
-    if magic != _MAGIC or form != FORMAT or size > room - HEAD_BYTES:
+    if magic != _MAGIC or form not in _SUMS or size > room - HEAD_BYTES:
         return None
     payload = file.read(size)
     crc = start[_HEAD.size :]
-    if len(payload) != size or zlib.crc32(start[: _HEAD.size] + seed, zlib.crc32(payload)) != _CRC.unpack(crc)[0]:
+    sums = _SUMS[form]
+    if len(payload) != size or sums(start[: _HEAD.size] + seed, sums(payload, 0)) != _CRC.unpack(crc)[0]:
         return None
     return Frame(kind, sequence, rows, payload, crc)
 
 
 def foreign_format(file: BinaryIO) -> int | None:
-    """The format byte at the file's position if a frame of another format begins there, else None."""
+    """The format byte at the file's position if a frame of an unknown format begins there, else None."""
     start = file.read(HEAD_BYTES)
-    return start[4] if len(start) > 4 and start[:4] == _MAGIC and start[4] != FORMAT else None
+    return start[4] if len(start) > 4 and start[:4] == _MAGIC and start[4] not in _SUMS else None
 
 
 def data_frames(file: BinaryIO, room: int, seed: bytes) -> Iterator[Frame]:
@@ -132,9 +158,9 @@ def data_frames(file: BinaryIO, room: int, seed: bytes) -> Iterator[Frame]:
     """
     sequence = 1
     while (frame := read_frame(file, room, seed)) is not None and frame.sequence == sequence:
-        if frame.kind not in (DATA, COMPRESSED):
+        if frame.kind not in KINDS:
             raise LogError(
-                f"{file.name}: expected frame {sequence} to hold rows (kind {DATA} or {COMPRESSED}), "
+                f"{file.name}: expected frame {sequence} to hold rows (kind {', '.join(map(str, KINDS))}), "
                 f"got kind {frame.kind}. "
                 "A later version of skewguard wrote it; read it with that version."
             )

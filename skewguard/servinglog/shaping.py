@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from skewguard.errors import LogError
 from skewguard.servinglog import privacy
+from skewguard.servinglog.message import Message, Rows
 
 INCLUSION = "inclusion"
 _IDS = ("id", "request_id")
@@ -64,8 +65,12 @@ class Shaping:
             own |= {"pii": ",".join(self.pii), "pii_key": privacy.key_id(self.secret)}
         return {**given, **own}
 
-    def shaped(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def shaped(self, batch: Rows) -> Rows:
         """The rows that are written."""
+        if self.sample == 1.0 and not self.columns:
+            return batch
+        if isinstance(batch, Message):
+            batch = batch.batch()
         if self.sample < 1.0:
             kept = np.array([chosen(one, self.sample) for one in batch.column(self.ids).to_pylist()], dtype=bool)
             batch = batch if kept.all() else batch.filter(pa.array(kept))

@@ -25,6 +25,7 @@ from skewguard.online import Layout, pack
 from skewguard.online.keys import layout_key, row_key, row_keys, values_of, view_prefix, watermark_key, watermark_of
 from skewguard.online.layout import ORDER, read_digest, unpack
 from skewguard.online.store import UNANSWERED, KeptStore
+from skewguard.online.stored import stored_views
 from skewguard.values import NO_TIME, Array, Column, Mask, instant, same
 
 BUCKETS = 1 << 16
@@ -110,13 +111,13 @@ def reconcile(
     `ROWS_AT_ONCE`. Raises `StoreUnavailable` where a part of the store does not answer, `SourceError`, and
     `DefinitionError` for a view that the bundle lacks.
     """
-    unknown = sorted(set(views or ()) - {view.name for view in bundle.views})
+    unknown = sorted(set(views or ()) - {name for view in bundle.views for name in (view.name, view.feast_name)})
     if unknown:
         known = ", ".join(view.name for view in bundle.views)
         raise DefinitionError(
             f"the bundle of service {bundle.service} has no view {', '.join(unknown)}; it has {known}"
         )
-    chosen = [view for view in bundle.views if views is None or view.name in views]
+    chosen = stored_views(bundle.views, views)
     return [_Comparison(bundle.project, view, offline, store).run(limit, visit) for view in chosen]
 
 
@@ -145,7 +146,7 @@ class _Comparison:
         self._offline = offline
         self._own = Layout.of(view)
         self._layouts: dict[bytes, Layout | None] = {self._own.digest: self._own}
-        self.mark = watermark_of(_answered(store, [watermark_key(project, view.name)])[0])
+        self.mark = watermark_of(_answered(store, [watermark_key(project, view.feast_name)])[0])
 
     def run(self, limit: int, visit: Visit) -> Reconciled:
         """Both sides into buckets; then, group by group, those that differ."""
@@ -197,7 +198,7 @@ class _Comparison:
 
     def _stored(self, only: Mask | None = None) -> Iterator[Rows]:
         """What the store holds under the view's keys."""
-        for page in self.store.keys(view_prefix(self.project, self.view.name) + b"{"):
+        for page in self.store.keys(view_prefix(self.project, self.view.feast_name) + b"{"):
             keys = list(dict.fromkeys(page))
             if only is not None:
                 keys = [key for key, wanted in zip(keys, only[_bucket(keys)].tolist(), strict=True) if wanted]

@@ -9,7 +9,9 @@ from skewguard.definitions import Bundle, View
 from skewguard.offline import OfflineStore
 from skewguard.online import Layout
 from skewguard.online.keys import layout_key
+from skewguard.online.lookup import layout_written
 from skewguard.online.store import KeptStore
+from skewguard.online.stored import refuse_narrowing, stored_views
 from skewguard.workflows.anti_entropy import Deviates, Deviation, Reconciled, reconcile
 
 _CHUNK = 5_000
@@ -40,8 +42,12 @@ def heal(
 
     A newer row that a writer has published meanwhile stays. What the sources do not have is taken away only with
     `take_away`: keys that they lack, and rows that are newer than all of theirs. Watermarks stay as they are. Raises as
-    `reconcile` does; rows that were written until then are right.
+    `reconcile` does, and `DefinitionError` where the store has features that this service lacks; rows that were written
+    until then are right.
     """
+    for view in stored_views(bundle.views, views):
+        written = layout_written(store, bundle.project, view.feast_name)
+        refuse_narrowing(bundle.service, view, written, "Heal with a service that has all features of the view.")
     work = _Healing(bundle, store, take_away)
     found = reconcile(bundle, offline, store, views=views, limit=limit, visit=work.visit)
     return Healed(tuple(found), work.written, work.deleted, work.left)

@@ -159,7 +159,7 @@ def _short(number: float, towards: Any) -> float:
 
 def _served(log: str | Path) -> dict[str, pa.Array]:
     """Every raw value that a log has, by full name."""
-    from skewguard.servinglog.reader import read_log, to_table
+    from skewguard.servinglog import read_log, to_table
 
     table = to_table(read_log(log))
     found = {}

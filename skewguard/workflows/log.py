@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections import Counter
@@ -74,7 +75,12 @@ def lines(
     Raises `LogError`.
     """
     left = math.inf if limit is None else limit
+    if left < 0:
+        raise LogError(f"log cat: a limit of {limit} rows is none. Give 0 or more.")
     for table in _tables(root, service, request_id):
+        missing = [name for name in columns or () if name not in table.column_names]
+        if missing:
+            raise LogError(f"log cat: no column {', '.join(missing)}. There are: {', '.join(table.column_names)}.")
         rows = table if columns is None else table.select([*columns])
         at = table["event_timestamp"].cast(pa.int64()) if "event_timestamp" in table.column_names else None
         if at is not None and since is not None:
@@ -195,7 +201,7 @@ def import_log(
         }
         if first:
             with ServingLog(
-                root, bundle.service, schema(bundle), own | dict(header or {}), segment_bytes=1 << 62, pii=bundle.pii
+                root, bundle.service, schema(bundle), own | dict(header or {}), bundle=bundle, segment_bytes=1 << 62
             ) as log:
                 log.append(pa.concat_batches(batches))  # one frame: all of the file or none
         rows, files = rows + first, files + 1
@@ -238,12 +244,32 @@ def _read(file: Place) -> Iterator[pa.Table]:
             import pyarrow.json
 
             with file.open() as stream:
-                yield pyarrow.json.read_json(stream)
+                table = pyarrow.json.read_json(stream)
+            table.validate(full=True)
+            yield table
             return
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(file.open()) as parquet:
             for batch in parquet.iter_batches(IMPORT_ROWS * 8):
+                batch.validate(full=True)  # a text that is no UTF-8 would be one until somebody reads it
                 yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
-        raise LogError(f"{file}: expected Parquet or JSON lines: {error}") from error
+        where = _broken_line(file) if file.path.endswith(_JSON) else ""
+        raise LogError(f"{file}: expected Parquet or JSON lines: {where or error}") from error
+
+
+def _broken_line(file: Place) -> str:
+    """Which line of a file is no JSON object; empty where every one is, or the file cannot be read."""
+    try:
+        with file.open() as stream:
+            for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8-sig"), 1):
+                if line.strip() and not isinstance(json.loads(line), dict):
+                    return f"line {number} is no object"
+    except UnicodeDecodeError as error:
+        return f"it is no UTF-8: {error}"
+    except json.JSONDecodeError as error:
+        return f"line {number}, column {error.colno}: {error.msg}"
+    except OSError:
+        return ""
+    return ""

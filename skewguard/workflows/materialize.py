@@ -27,6 +27,7 @@ from skewguard.online.keys import (
     written_key,
 )
 from skewguard.online.lookup import layout_written
+from skewguard.online.stored import refuse_narrowing, stored_views
 from skewguard.values import NO_TIME, Array, Column
 
 _CHUNK = 20_000
@@ -92,7 +93,7 @@ class Publisher:
         rows: list[tuple[bytes, bytes]] = []
         marks: dict[bytes, bytes] = {}
         counts = {}
-        views = [view for view in self.bundle.views if only is None or view.name in only]
+        views = stored_views(self.bundle.views, only)
         standing = self._standing(views)
         if NO_TIME in (mark for mark, _ in standing):  # new, or emptied since
             self._write_layouts()
@@ -104,9 +105,9 @@ class Publisher:
             due = feed.take(until)
             feed.written_to = until
             rows += due
-            counts[view.name] = len(due)
-            marks[watermark_key(self.bundle.project, view.name)] = watermark(until)
-            marks[written_key(self.bundle.project, view.name)] = feed.layout.digest
+            counts[view.feast_name] = len(due)
+            marks[watermark_key(self.bundle.project, view.feast_name)] = watermark(until)
+            marks[written_key(self.bundle.project, view.feast_name)] = feed.layout.digest
         whole = len(rows) - len(rows) % _CHUNK
         for at in range(0, whole, _CHUNK):
             self._store.write(rows[at : at + _CHUNK], {})
@@ -115,7 +116,7 @@ class Publisher:
         return counts
 
     def _write_layouts(self) -> None:
-        layouts = [Layout.of(view) for view in self.bundle.views]
+        layouts = [Layout.of(view) for view in stored_views(self.bundle.views)]
         self._store.write([], {layout_key(self.bundle.project, layout.digest): layout.to_json() for layout in layouts})
 
     def _standing(self, views: Sequence[View]) -> list[tuple[int, bool]]:
@@ -124,17 +125,17 @@ class Publisher:
         Raises `DefinitionError` where writing them in today's would take features away from other readers.
         """
         project = self.bundle.project
-        values = self._store.mget([watermark_key(project, view.name) for view in views])
+        values = self._store.mget([watermark_key(project, view.feast_name) for view in views])
         standing = []
         for view, mark in zip(views, values, strict=True):
-            written = layout_written(self._store, project, view.name)
+            written = layout_written(self._store, project, view.feast_name)
             current = written is not None and written.definition == Layout.of(view).definition
-            lost = set(written.names) - {feature.name for feature in view.features} if written else ()
-            if lost and not self._narrow:
-                raise DefinitionError(
-                    f"view {view.name}: the online store also has {', '.join(sorted(lost))} of it, which the bundle of "
-                    f"service {self.bundle.service} lacks: another service may read it. Publish with a service that "
-                    "has all features of the view, or say that they may go (--narrow)."
+            if not self._narrow:
+                refuse_narrowing(
+                    self.bundle.service,
+                    view,
+                    written,
+                    "Publish with a service that has all features of the view, or say that they may go (--narrow).",
                 )
             standing.append((watermark_of(mark), current))
         return standing

@@ -31,7 +31,12 @@ WORDS = ("Überlingen", "New York", " Oslo", "São Paulo", "st. gallen", "Zug", 
 DTYPES = {
     "temp": Dtype.FLOAT64, "flow": Dtype.FLOAT64, "level": Dtype.FLOAT64, "count": Dtype.INT64, "big": Dtype.INT64,
     "code": Dtype.INT64, "place": Dtype.STRING, "maker": Dtype.STRING, "hour": Dtype.INT64, "seen": Dtype.TIMESTAMP,
+    "clock": Dtype.FLOAT64, "passed": Dtype.INT64, "mean_size": Dtype.FLOAT64, "share_large": Dtype.FLOAT64,
 }  # fmt: skip
+WINDOW, LARGE = 6 * HOUR, 20
+TTL = 150 * MINUTE
+Events = dict[str, tuple[Array, Array]]
+"""By device: when something passed, in order, and its size."""
 
 Random = np.random.Generator
 
@@ -45,6 +50,7 @@ class World:
     labels: dict[str, Array]
     truth: Truth
     clean: Pairs
+    events: Events
 
     @property
     def view(self) -> View:
@@ -99,10 +105,11 @@ def put(column: Column, at: Array, some: Column) -> Column:
 def world(root: Path, seed: int = 7) -> World:
     """Build it; the offline store stays open as long as the process."""
     random = np.random.default_rng(seed)
-    pq.write_table(_source(random), root / "sensor.parquet")
+    events = {f"dev-{i:03}": _passed(random) for i in range(DEVICES)}
+    pq.write_table(_source(random, events), root / "sensor.parquet")
     features = tuple(Feature(name, name, dtype, Contract(max_lag_us=2 * MINUTE)) for name, dtype in DTYPES.items())
     source = Source(str(root / "sensor.parquet"), "at", "known")
-    view = View("sensor", (Key("device", "device", Dtype.STRING),), features, 6 * HOUR, 2 * MINUTE, source)
+    view = View("sensor", (Key("device", "device", Dtype.STRING),), features, TTL, 2 * MINUTE, source)
     outputs = tuple(view.full_name(name) for name in DTYPES)
     bundle = Bundle("world", "sensors", (view,), (), (), outputs)
     as_of = np.sort(random.integers(START + 12 * HOUR, START + DAYS * 24 * HOUR, ASKS))
@@ -119,10 +126,34 @@ def world(root: Path, seed: int = 7) -> World:
     labels["numeric_class"] = np.full(ASKS, numeric_class(), dtype=object)
     truth = Truth(bundle, OfflineStore(bundle.views, threads=1))
     clean = recompute(answer(bundle, spine, truth.answers(spine)), labels, truth)
-    return World(bundle, spine, labels, truth, clean)
+    return World(bundle, spine, labels, truth, clean, events)
 
 
-def _source(random: Random) -> pa.Table:
+def _passed(random: Random) -> tuple[Array, Array]:
+    """Some twenty an hour, now more and now less."""
+    at = START - 4 * 24 * HOUR + np.cumsum(random.exponential(3 * MINUTE, (DAYS + 4) * 24 * 24)).astype(np.int64)
+    kept = random.random(len(at)) < 0.6 + 0.4 * np.sin(at / (7.3 * HOUR))
+    return at[kept], random.poisson(16, int(kept.sum()))
+
+
+def aggregates(events: Events, devices: Array, begin: Array, end: Array) -> dict[str, Column]:
+    """What passed from `begin` until before `end`: how many, how large, how many of them large."""
+    count, total, large = (np.zeros(len(devices)) for _ in range(3))
+    for device, (at, size) in events.items():
+        mine = np.flatnonzero(devices == device)
+        sums = [np.concatenate([[0], np.cumsum(one)]) for one in (np.ones(len(size)), size, size > LARGE)]
+        low, high = (np.searchsorted(at, edge[mine]) for edge in (begin, end))
+        count[mine], total[mine], large[mine] = (one[np.maximum(high, low)] - one[low] for one in sums)
+    status = np.where(count > 0, Status.PRESENT, Status.NULL).astype(np.uint8)
+    most = np.maximum(count, 1)
+    return {
+        "passed": Column.build(Dtype.INT64, count.astype(np.int64), np.zeros(len(count), np.uint8)),
+        "mean_size": Column.build(Dtype.FLOAT64, total / most, status),
+        "share_large": Column.build(Dtype.FLOAT64, large / most, status),
+    }
+
+
+def _source(random: Random, events: Events) -> pa.Table:
     """Reports of every device, three quarters of an hour apart on average, known up to a quarter later; corrections."""
     rows = []
     for device in range(DEVICES):
@@ -138,6 +169,8 @@ def _source(random: Random) -> pa.Table:
     temp = np.round(random.normal(15, 9, n), 2)
     gone = random.random(n) < 0.12
     stamp = pa.timestamp("us", tz="UTC")
+    moments = np.array(at_)
+    over = aggregates(events, np.array(key, dtype=object), moments - WINDOW, moments)
     return pa.table(
         {
             "device": pa.array(key),
@@ -153,6 +186,8 @@ def _source(random: Random) -> pa.Table:
             "maker": pa.array(np.array([f"maker {i}" for i in range(9)], dtype=object)[random.integers(0, 9, n)]),
             "hour": pa.array((np.array(at_) // HOUR) % 24),
             "seen": pa.array(np.array(at_) - random.integers(0, HOUR, n), stamp),
+            "clock": pa.array((moments // MINUTE) % (24 * 60) / 60),
+            **{name: column.to_arrow() for name, column in over.items()},
         }
     )
 
@@ -382,11 +417,40 @@ def window(w: World, r: Random, where: Mask) -> Case:
     return _one(w, "count", change, where)
 
 
+def _recounted(w: World, where: Mask, length: int, delay: int) -> Case:
+    """The aggregates of the very same rows over another window."""
+    mine = w.clean.served.views["sensor"]
+    end = mine.event - delay
+    fresh = aggregates(w.events, w.spine.keys["device"].values, end - length, end)
+    rows = np.flatnonzero(where & (mine.status == 0))
+    return Case(
+        w.with_columns({name: put(w.column(name), rows, one.take(rows)) for name, one in fresh.items()}),
+        "sensor__passed",
+    )
+
+
+def other_length(w: World, r: Random, where: Mask) -> Case:
+    """A window of another length."""
+    times = float(np.exp(r.uniform(np.log(1.2), np.log(8))))
+    return _recounted(w, where, int(WINDOW * (times if r.random() < 0.5 else 1 / times)), 0)
+
+
+def edge(w: World, r: Random, where: Mask) -> Case:
+    """The edge of the window is some minutes off."""
+    return _recounted(w, where, WINDOW + int(r.choice([-1, 1])) * int(r.integers(5, 20)) * MINUTE, 0)
+
+
+def delayed(w: World, r: Random, where: Mask) -> Case:
+    """The window ends before the row says that it does."""
+    return _recounted(w, where, WINDOW, int(r.integers(20, 120)) * MINUTE)
+
+
 def zone(w: World, r: Random, where: Mask) -> Case:
     """An instant or an hour by another clock."""
     hours = int(r.choice([-9, -8, -5, -4, -1, 1, 2, 3, 8, 10]))
-    if r.random() < 0.5:
-        return _one(w, "hour", lambda v: (v + hours) % 24, where)
+    kind = int(r.integers(3))
+    if kind < 2:
+        return _one(w, ("hour", "clock")[kind], lambda v: (v + hours) % 24, where)
     return _one(w, "seen", lambda v: v + np.timedelta64(hours, "h"), where)
 
 
@@ -417,6 +481,16 @@ def vocabulary(w: World, r: Random, where: Mask) -> Case:
     return _one(w, name, lambda v: np.array([kind(images.get(str(x), x)) for x in v], dtype=v.dtype), where)
 
 
+def recoded(w: World, r: Random, where: Mask) -> Case:
+    """Codes that moved on by some places, or many values that changed places."""
+    if r.random() < 0.5:
+        by = int(r.integers(1, 12))
+        return _one(w, "code", lambda v: (v + by) % 12, where)
+    values = np.unique(w.column("count").values[w.column("count").present])
+    images = values[r.permutation(len(values))]
+    return _one(w, "count", lambda v: images[np.minimum(np.searchsorted(values, v), len(values) - 1)], where)
+
+
 def swap(w: World, r: Random, where: Mask) -> Case:
     """Another column's values."""
     one, other = r.choice(["temp", "flow", "level"], 2, replace=False)
@@ -437,10 +511,44 @@ def misaligned(w: World, r: Random, where: Mask) -> Case:
     return _one(w, str(r.choice(["flow", "level"])), lambda v: np.roll(v, step), where)
 
 
+def vectors(w: World, r: Random, where: Mask) -> Case:
+    """Whole rows changed places before the model."""
+    rolled = np.roll(w.clean.served.vector, int(r.integers(1, 40)), axis=0)
+    matrix = np.where(where[:, None], rolled, w.clean.served.vector)
+    return Case(replace(w.clean, served=replace(w.clean.served, vector=matrix)), "sensor__flow")
+
+
+def renamed(w: World, r: Random, where: Mask) -> Case:
+    """Rows whose times were read in another zone."""
+    by = int(r.choice([-8, -5, -4, -1, 1, 2, 5, 8])) * HOUR
+    rows = w.at(w.spine.as_of + by)
+    found = rows.status == 0
+    moved = replace(rows, event=np.where(found, rows.event - by, rows.event),
+                    created=np.where(found, rows.created - by, rows.created))  # fmt: skip
+    return Case(w.served(moved, where & found), "sensor")
+
+
+def late_column(w: World, r: Random, where: Mask) -> Case:
+    """A column of its own job, later than the TTL."""
+    some = where & (w.clean.served.views["sensor"].status == 0) & (r.random(ASKS) < r.uniform(0.2, 1))
+    return Case(w.changed("flow", lambda c: Column.absent(c.dtype, len(c), Status.EXPIRED), some), "sensor__flow")
+
+
+def expired_filled(w: World, r: Random, where: Mask) -> Case:
+    """A default where the row has expired."""
+    value = float(r.choice([0.0, -1.0, -999.0, 15.0]))
+    expired = w.column("temp").status == Status.EXPIRED
+    return Case(
+        w.changed("temp", lambda c: Column.build(c.dtype, np.full(len(c), value), np.zeros(len(c), np.uint8)),
+                  where & expired), "sensor__temp",
+    )  # fmt: skip
+
+
 def frozen(w: World, r: Random, where: Mask) -> Case:
     """One column stands still while the row moves on."""
     stop = START + int(r.integers(24 * HOUR, 72 * HOUR))
-    old = w.at(np.minimum(w.spine.as_of, stop))
+    then = np.minimum(w.spine.as_of, stop)
+    old = w.truth.named(w.view, replace(w.spine, as_of=then), *w.truth.best(w.view, w.spine, then))
     after = np.flatnonzero(where & (old.status == 0))
     return Case(
         w.with_columns({"flow": put(w.column("flow"), after, old.features["flow"].take(after))}), "sensor__flow"
@@ -491,12 +599,20 @@ FAULTS: dict[str, tuple[Callable[[World, Random, Mask], Case], frozenset[str]]] 
     "clip": (clip, frozenset({"clip"})),
     "duplicates": (duplicates, frozenset({"duplicates"})),
     "window": (window, frozenset({"window"})),
+    "another length": (other_length, frozenset({"window"})),
+    "another edge": (edge, frozenset({"window"})),
+    "another end": (delayed, frozenset({"window"})),
     "time zone": (zone, frozenset({"timezone"})),
     "text": (text, frozenset({"text"})),
     "vocabulary": (vocabulary, frozenset({"vocabulary"})),
+    "recoded": (recoded, frozenset({"vocabulary"})),
     "swap": (swap, frozenset({"swap"})),
     "feature order": (order, frozenset({"feature_order"})),
     "misaligned": (misaligned, frozenset({"misaligned"})),
+    "vectors": (vectors, frozenset({"misaligned"})),
+    "renamed": (renamed, frozenset({"timezone"})),
+    "late column": (late_column, frozenset({"stale"})),
+    "expired, filled": (expired_filled, frozenset({"null_fill"})),
     "frozen": (frozen, frozenset({"stale"})),
     "cache": (cached, frozenset({"cache"})),
     "other key": (other_key, frozenset({"other_key"})),

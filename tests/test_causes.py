@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from skewguard.causes import MINIMUM_ROWS, explain
+from skewguard.causes.one_row import hint
 from skewguard.causes.slices import slices
 from skewguard.compare import compare
 from skewguard.definitions import Fitted, View
 from skewguard.findings import Finding, Kind, Observed, Tap
 from skewguard.replay import Age, Pairs
-from skewguard.values import Array, Column, Mask, Status
+from skewguard.values import Array, Column, Dtype, Mask, Status
 from tests.loop import HOUR, MINUTE, SECOND, Loop, asks_between, at, respoken, us
 
 NUMBERS = "weather__wind"
@@ -181,7 +182,7 @@ def test_a_value_that_was_lost_is_nulled(clean: Pairs) -> None:
 
 
 def test_a_ttl_that_one_side_ignores_is_told_and_is_no_fill(clean: Pairs) -> None:
-    """Expired on one side, a value on the other: the TTL, in either direction."""
+    """Expired on one side, the one row's value on the other: the TTL, in either direction."""
     wind = clean.served.feature(clean.bundle, NUMBERS)
     old = wind.status == Status.EXPIRED
 
@@ -190,8 +191,21 @@ def test_a_ttl_that_one_side_ignores_is_told_and_is_no_fill(clean: Pairs) -> Non
 
     finding = _skewed(clean, kept, rows=old)
     assert (finding.cause_kind, finding.cause) == ("ttl", "values older than the TTL were served")
-    finding = _skewed(clean, lambda c: Column.absent(c.dtype, len(c), Status.EXPIRED))
+    there = wind.present
+
+    def gone(column: Column) -> Column:
+        return Column.absent(column.dtype, len(column), Status.EXPIRED)
+
+    (beside,) = [one for one in clean.bundle.view_of if one.startswith("weather__") and one != NUMBERS]
+    finding = _skewed(respoken(clean, beside, gone, there), gone, rows=there)
     assert (finding.cause_kind, finding.cause) == ("ttl", "values within the TTL were served as expired")
+
+
+def test_one_column_that_had_expired_is_an_old_column_and_no_ttl(clean: Pairs) -> None:
+    """The rest of the row has not: the column is filled by a job of its own, which is late."""
+    finding = _skewed(clean, lambda c: Column.absent(c.dtype, len(c), Status.EXPIRED))
+    assert finding.cause_kind == "stale"
+    assert finding.cause.startswith("the values of weather.wind had expired and the rest of their rows had not")
 
 
 # -- stale ------------------------------------------------------------------------------------------------------------
@@ -302,6 +316,30 @@ def test_findings_whose_kind_is_their_cause_come_back_as_they_are(clean: Pairs, 
     assert explain(Observed(finding, rows), clean) is finding
 
 
+# -- one row ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "served", "truth", "said"),
+    [
+        (Dtype.FLOAT64, 16.09344, 10.0, "served = truth x 1.609 (mph served as km/h)"),
+        (Dtype.FLOAT64, 10.123, 10.12345, "served = truth rounded to 3 decimals"),
+        (Dtype.FLOAT64, 0.0, None, "a value that is missing (null) was served as 0.0"),
+        (Dtype.FLOAT64, None, 7.5, "a value that exists was served as missing (null)"),
+        (Dtype.STRING, "jfk", "JFK", "served = truth in small letters"),
+        (Dtype.FLOAT64, 3.3, 17.0, ""),
+    ],
+)
+def test_one_row_says_what_it_can(dtype: Dtype, served: Any, truth: Any, said: str) -> None:
+    """What makes one value of the other is a hint; what might be anything is none."""
+    columns = []
+    for value in (served, truth):
+        values = np.array(["" if dtype is Dtype.STRING else 0.0] if value is None else [value], dtype=object)
+        status = np.array([Status.NULL if value is None else Status.PRESENT], dtype=np.uint8)
+        columns.append(Column.build(dtype, values if dtype is Dtype.STRING else values.astype(np.float64), status))
+    assert hint(*columns) == said
+
+
 # -- slices -----------------------------------------------------------------------------------------------------------
 
 
@@ -321,11 +359,23 @@ def test_one_key_is_told(clean: Pairs) -> None:
     assert _slices(clean, clean.served.spine.keys["tail"].values == "N4", "plane__seats") == ("only tail N4",)
 
 
-def test_a_derived_feature_is_sliced_by_the_keys_that_it_reads(clean: Pairs) -> None:
-    """What a transform of weather gets wrong is looked at by origin, as weather is."""
+@pytest.mark.parametrize("feature", ["derived__gust_ratio", "derived__maker_code"])
+def test_a_feature_is_sliced_by_all_keys_that_were_asked(clean: Pairs, feature: str) -> None:
+    """Those that it hangs on, and those that it does not: a replica may serve one airport alone."""
     jfk = clean.served.spine.keys["origin"].values == "JFK"
-    assert _slices(clean, jfk, "derived__gust_ratio") == ("only origin JFK",)
-    assert _slices(clean, jfk, "derived__maker_code") == ()
+    assert _slices(clean, jfk, feature) == ("only origin JFK",)
+
+
+def test_only_rows_in_which_the_cause_would_show_count(clean: Pairs) -> None:
+    """Nulls are of one station's day alone; that all filled ones are there says nothing about the fill."""
+    wind = clean.served.feature(clean.bundle, NUMBERS)
+    gone = np.asarray(wind.status == Status.EXPIRED)
+    assert gone.any()
+    assert len(np.unique(clean.served.spine.keys["origin"].values[gone].astype(str))) == 1
+    finding = _skewed(
+        clean, lambda c: Column.build(c.dtype, np.full(len(c), 0.0), np.zeros(len(c), np.uint8)), rows=gone
+    )
+    assert finding.slices == ()
 
 
 def test_the_keys_are_those_of_the_features_own_view(clean: Pairs) -> None:
@@ -333,7 +383,8 @@ def test_the_keys_are_those_of_the_features_own_view(clean: Pairs) -> None:
     plane, weather = clean.bundle.views
     longer = View("plane_weather", weather.keys, weather.features, None, 0, weather.source)
     bundle = replace(clean.bundle, views=(plane, longer, weather))
-    pairs = replace(clean, bundle=bundle)
+    truth = replace(clean.truth, views={**clean.truth.views, "plane_weather": clean.truth.views["weather"]})
+    pairs = replace(clean, bundle=bundle, truth=truth)
     jfk = clean.served.spine.keys["origin"].values == "JFK"
     assert _slices(pairs, jfk, "plane_weather__wind") == ("only origin JFK",)
 
@@ -351,10 +402,10 @@ def test_a_build_that_was_not_there_meanwhile_is_no_reason_to_accuse_the_other(c
     assert _slices(clean, _between(clean, 0, 9)) == ("until 2024-03-04T08:56Z",)
 
 
-def test_every_third_row_within_a_window_still_dates_it(clean: Pairs) -> None:
+def test_some_rows_within_a_window_still_date_it(clean: Pairs) -> None:
     """A fault in part of the traffic is dated by the rows before and after all the same."""
-    some = _between(clean, 10, 15) & (np.arange(len(clean)) % 3 == 0)
-    assert _slices(clean, some) == ("since 2024-03-04T10:00Z", "until 2024-03-04T14:48Z")
+    some = _between(clean, 10, 15) & (np.random.default_rng(1).random(len(clean)) < 0.4)
+    assert _slices(clean, some) == ("since 2024-03-04T10:00Z", "until 2024-03-04T14:40Z")
 
 
 @pytest.mark.parametrize(("rows", "share"), [(1000, 0.01), (1000, 0.003), (180, 0.03)])
@@ -374,11 +425,11 @@ def _many(loop: Loop, rows: int) -> Pairs:
     """Pairs of that many rows; only instants, keys and labels are looked at."""
     clean = loop.pairs()
     pick = np.arange(rows) % len(clean)
+    clean = clean.take(pick)
     asks = asks_between(at(0), at(24) - at(0), rows)
     as_of = np.array([us(t) for t in asks["event_timestamp"].to_pylist()])
-    spine = replace(clean.served.spine.take(pick), as_of=as_of)
-    labels = {name: values[pick] for name, values in clean.labels.items()}
-    labels["build"] = np.where(np.arange(rows) % 2, "A", "B").astype(object)
+    spine = replace(clean.served.spine, as_of=as_of)
+    labels = {**clean.labels, "build": np.where(np.arange(rows) % 2, "A", "B").astype(object)}
     return replace(clean, served=replace(clean.served, spine=spine), labels=labels)
 
 

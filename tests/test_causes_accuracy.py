@@ -108,7 +108,8 @@ def test_the_slice_is_told_and_no_other(trials: list[Trial]) -> None:
 def test_the_stage_is_always_told(trials: list[Trial]) -> None:
     """The store, or the model's input."""
     for trial in trials:
-        assert trial.finding.tap is (Tap.MODEL_INPUT if trial.fault == "feature order" else Tap.STORE)
+        entered = trial.fault in ("feature order", "vectors")
+        assert trial.finding.tap is (Tap.MODEL_INPUT if entered else Tap.STORE)
 
 
 # -- what no hypothesis knows ---------------------------------------------------------------------------------------

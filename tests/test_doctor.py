@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import socket
 import threading
@@ -14,12 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from skewguard import cli
 from skewguard.errors import DefinitionError
 from skewguard.workflows.doctor import Cause, Defect, Diagnosis, Where, diagnose, renderable
 from skewguard.workflows.doctor.causes import Seen, explain
 from skewguard.workflows.doctor.cells import alike, plain
+from skewguard.workflows.doctor.diagnosis import Unchecked
 from tests import stock_repos as stock
 from tests.corpus_transforms import stock_views
 
@@ -56,7 +59,7 @@ def the(diagnosis: Diagnosis, cause: Cause, feature: str = "") -> Defect:
         (stock.r11, {}, {("fv", "zip", "text"), ("fv", "emb", "float32"), ("fv", "ints", "error")}),
         (stock.r11, {}, {("fv", "asint", "truncated"), ("fv", "", "error")}),
         (stock.r14, {}, {("fv_from", "x", "wrong row")}),
-        (stock.r02, DASK, {("fv", "", "dataset")}),
+        (stock.r02, DASK, {("fv", "x", "ttl"), ("fv", "", "rows"), ("fv", "", "dataset")}),
         (stock.r16, {}, {("bfv", "sum_x", "error")}),
     ],
 )
@@ -276,6 +279,20 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path, clean: Path, capsys:
 
 
 # -- hypotheses and cells ---------------------------------------------------------------------------------------------
+
+
+def test_what_views_have_in_common_is_said_once() -> None:
+    """The same difference of two views is one row of the table, with both names; so is the same reason."""
+    defects = tuple(
+        Defect(view, "x", Cause.TTL, Where.SCRATCH, "the TTL is ignored", f"row {view}", "compare")
+        for view in ("a", "b")
+    )
+    gaps = tuple(Unchecked(f"{view}:m", "no values are made up") for view in ("a", "b"))
+    out = io.StringIO()
+    Console(width=100, file=out).print(renderable(Diagnosis(defects, gaps, 4, ("a", "b"), 1.0)))
+    said = out.getvalue()
+    assert said.count("the TTL is ignored") == said.count("no values are made up") == 1
+    assert all(place in said for place in ("a:x", "b:x", "a:m", "b:m", "2 findings"))
 
 
 def test_values_are_the_same_by_the_house_rule() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,7 +27,7 @@ from skewguard.servinglog import ServingLog, read_log, to_table
 from skewguard.servinglog.compaction import compact
 from skewguard.statistics import watched, watched_log10_e
 from skewguard.values import Column
-from skewguard.verdict import Ruling, Verdict
+from skewguard.verdict import Ruling, Scope, Verdict
 from skewguard.workflows.watch import Looked, Settings, Watch
 from skewguard.workflows.watch.metrics import Endpoint
 from skewguard.workflows.watch.tail import Place, Tail
@@ -198,7 +201,9 @@ def test_a_healthy_log_is_judged_as_the_guard_judges_it(world: World, loop: Loop
     whole = loop.guard(world.root / "log", HURRY).verdict
     ours = looked.verdict
     assert (ours.ruling, ours.findings) == (whole.ruling, whole.findings) == (Ruling.PASS, ())
-    assert replace(ours.coverage, blind=()) == replace(whole.coverage, blind=())
+    assert {one.own for one in whole.coverage.features} == {(("shadow", 180),)}
+    in_sum = replace(whole.coverage, features=(), scope=Scope())  # feature by feature, the guard alone counts
+    assert replace(ours.coverage, blind=()) == replace(in_sum, blind=())
     assert ours.subject.builds == whole.subject.builds
     assert world.told == []
     assert Verdict.from_json(json.loads((world.root / "verdict.json").read_text())) == ours
@@ -250,6 +255,50 @@ def test_a_webhook_that_refuses_is_asked_again(world: World, skewed: pa.Table, h
     with world.open() as watch:
         world.look(watch)
         assert len(hook.posted) == 1
+
+
+@pytest.mark.parametrize("answer", [b"", b"what?\r\n\r\n"])
+def test_what_is_no_webhook_stops_no_watch(
+    world: World, skewed: pa.Table, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that never answers is left after its time, one that talks something else at once; the watch looks on."""
+    monkeypatch.setattr("skewguard.gate.webhook._SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+
+        def talk() -> None:
+            for _ in range(2):
+                held.append(server.accept()[0])
+                if answer:
+                    held[-1].sendall(answer)
+
+        threading.Thread(target=talk, daemon=True).start()
+        world.settings = replace(world.settings, webhook=f"http://127.0.0.1:{server.getsockname()[1]}/hook")
+        world.grow(skewed)
+        with world.open() as watch:
+            began = time.monotonic()
+            assert world.look(watch).told
+            assert world.look(watch).verdict.ruling is Ruling.FAIL
+            assert metric(watch, "undelivered_messages") == 1
+            assert time.monotonic() - began < 20
+        assert any("did not take it" in text for text in world.told)
+        for one in held:
+            one.close()
+
+
+def test_a_log_that_was_cut_off_is_said(world: World, loop: Loop) -> None:
+    """A segment that is shorter than what was read of it has lost rows: UNKNOWN, and why."""
+    world.grow(rows_of(loop.clean_log).slice(0, 40))
+    with world.open() as watch:
+        assert world.look(watch).verdict.ruling is Ruling.PASS
+        assert world.log is not None
+        world.log.close()
+        world.log = None
+        (segment,) = [path for path in (world.root / "log").rglob("*") if path.is_file() and path.stat().st_size > 2000]
+        os.truncate(segment, 1000)
+        verdict = world.look(watch).verdict
+        assert verdict.ruling is Ruling.UNKNOWN
+        assert any("its rows were cut off" in text for text in verdict.reasons)
 
 
 def test_a_restart_counts_no_row_twice_and_loses_none(world: World, loop: Loop, skewed: pa.Table) -> None:

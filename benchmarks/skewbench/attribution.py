@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from benchmarks.skewbench.faults.case import Case
+import numpy as np
+
+from benchmarks.skewbench.faults.case import Case, differs
 from benchmarks.skewbench.world import MINUTE, SECOND
 from skewguard.definitions import Bundle
 from skewguard.findings import Finding, Kind
-from skewguard.values import NO_TIME
 
 ACCEPTED: dict[str, frozenset[str]] = {
     "stale": frozenset({"stale"}),
@@ -91,21 +92,23 @@ def lag_right(case: Case, finding: Finding) -> bool:
 
 
 def slice_right(case: Case, finding: Finding) -> bool:
-    """Whether the slice is named, and no other one; and the moment, to within the rows around it."""
-    said = " ".join(finding.slices)
-    if case.since:
-        match = re.search(r"since (\S+)", said)
-        return match is not None and _near(match.group(1), case)
-    return f"only {case.slice}" in said
+    """Whether the slice is named, and no other one; and the moment where there is one, and none where there is not."""
+    only = [one for one in finding.slices if one.startswith("only ")]
+    if only != ([f"only {case.slice}"] if case.slice else []):
+        return False
+    since = [one for one in finding.slices if one.startswith("since ")]
+    if not case.since:
+        return not since
+    return len(since) == 1 and _near(since[0].removeprefix("since "), case)
 
 
 def _near(text: str, case: Case) -> bool:
-    import numpy as np
-
+    """To within three times the rows between two wrong ones; or the first wrong row, before which nothing shows."""
     at = int(np.datetime64(text.rstrip("Z."), "us").astype(np.int64))
     as_of = case.window.spine.as_of
     between = np.abs(np.searchsorted(as_of, at) - np.searchsorted(as_of, case.since))
-    return at != NO_TIME and bool(between <= max(2, 3 * len(as_of) / max(case.rows, 1)))
+    first = int(as_of[np.flatnonzero(differs(case.window.served, case.served))[0]])
+    return between <= max(2, 3 * len(as_of) / max(case.rows, 1)) or abs(at - first) <= MINUTE
 
 
 def stage_right(case: Case, finding: Finding) -> bool:

@@ -17,7 +17,9 @@ from skewguard.causes import (
     default_fill,
     elsewhere,
     leak,
+    misaligned,
     precision,
+    renamed,
     skipped,
     stale,
     swap,
@@ -35,8 +37,9 @@ from skewguard.replay import Pairs
 from skewguard.values import Mask
 
 HYPOTHESES = (
-    skipped.explain, stale.explain, leak.explain, elsewhere.explain, unexpired.explain, timezone.explain, text.explain,
-    default_fill.explain, clip.explain, precision.explain, swap.explain, unit.explain, vocabulary.explain,
+    skipped.explain, stale.explain, leak.explain, elsewhere.explain, renamed.explain, unexpired.explain,
+    timezone.explain, text.explain, default_fill.explain, clip.explain, precision.explain, swap.explain,
+    misaligned.explain, unit.explain, vocabulary.explain,
 )  # fmt: skip
 LAST = (window.explain,)
 """Asked where nothing else explains nearly all: they say least, and take longest."""
@@ -44,8 +47,10 @@ LAST = (window.explain,)
 MINIMUM_ROWS = 3
 MINIMUM_SHARE = 0.75
 ALTERNATIVES = 3
+_TRIED = 3
 _WHOLE = 0.97
 _PART = 0.1
+_MANY = 20
 _TOGETHER = 0.9
 _KINDS = (Kind.MISMATCH, Kind.STALE, Kind.LEAK)
 _UNKNOWN = "unknown: no hypothesis explains it"
@@ -107,21 +112,30 @@ def rank(evidence: Evidence) -> list[Explanation]:
 
 
 def _named(evidence: Evidence, ranked: Sequence[Explanation]) -> list[Explanation]:
-    """The best, and the best for what it leaves where that is much; nothing where too much stays unexplained."""
-    if not ranked:
-        return []
-    best = ranked[0]
-    if best.explained >= _WHOLE:
-        return [best]
+    """The best, and the best for what it leaves where that is much; the next best where that is too much."""
+    for best in ranked[:_TRIED]:
+        if best.explained >= _WHOLE:
+            return [best]
+        second = _second(evidence, best)
+        if second is not None:
+            return _together(evidence, best, second)
+        if best.explained >= MINIMUM_SHARE:
+            return [best]
+    return []
+
+
+def _second(evidence: Evidence, best: Explanation) -> Explanation | None:
+    """The best for the rows that are left, where it is of another kind and leaves hardly any."""
     rest: Mask = ~best.hits
-    if rest.sum() >= MINIMUM_ROWS and rest.mean() >= _PART:
-        for one in rank(evidence.take(rest)):
-            hits = np.zeros(len(evidence), dtype=bool)
-            hits[np.flatnonzero(rest)[one.hits]] = True
-            if one.kind != best.kind and hits.mean() >= _PART and (hits | best.hits).mean() >= _TOGETHER:
-                return _together(evidence, best, replace(one, hits=hits))
-            break
-    return [best] if best.explained >= MINIMUM_SHARE else []
+    if rest.sum() < MINIMUM_ROWS or (rest.mean() < _PART and rest.sum() < _MANY):
+        return None
+    for one in rank(evidence.take(rest))[:1]:
+        hits = np.zeros(len(evidence), dtype=bool)
+        hits[np.flatnonzero(rest)[one.hits]] = True
+        much = hits.mean() >= _PART or hits.sum() >= _MANY
+        if one.kind != best.kind and much and (hits | best.hits).mean() >= _TOGETHER:
+            return replace(one, hits=hits)
+    return None
 
 
 def _together(evidence: Evidence, best: Explanation, second: Explanation) -> list[Explanation]:
@@ -178,7 +192,15 @@ def _cause(observed: Observed, evidence: Evidence, one: Explanation) -> Cause:
     if one.explained < _WHOLE:
         bad = np.zeros(len(observed.rows), dtype=bool)
         bad[evidence.rows[one.hits]] = True
-    return replace(_bare(one), slices=slices(observed, evidence.pairs, bad))
+    return replace(_bare(one), slices=slices(observed, evidence.pairs, bad, _could(evidence, one)))
+
+
+def _could(evidence: Evidence, one: Explanation) -> Mask | None:
+    """In which of all rows the cause would have shown: what is old only where something newer had come since."""
+    if evidence.view is None or one.lag_us <= 0 or evidence.view not in evidence.pairs.age:
+        return None
+    true = evidence.pairs.truth.views[evidence.view]
+    return np.asarray(evidence.pairs.served.spine.as_of - np.maximum(true.event, true.created) < one.lag_us)
 
 
 def _bare(one: Explanation) -> Cause:

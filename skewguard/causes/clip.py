@@ -10,7 +10,7 @@ import numpy as np
 from skewguard.causes.evidence import Evidence, Explanation
 from skewguard.values import Array
 
-_TELLING = 8.0
+_TELLING = 3.0
 
 
 def explain(evidence: Evidence) -> Iterator[Explanation]:
@@ -29,7 +29,7 @@ def explain(evidence: Evidence) -> Iterator[Explanation]:
             ("above", truth > bound, every < bound),
             ("below", truth < bound, every > bound),
         ):
-            if beyond.mean() > 0.98 and at.sum() >= 3 and _tells(within, int(at.sum())) and len(np.unique(truth)) > 2:
+            if beyond.mean() > 0.98 and at.sum() >= 3 and _tells(within, truth):
                 found.setdefault(side, (at, f"what lies {side} {bound:g} was served as {bound:g}"))
     if found:
         hit = np.logical_or.reduce([at for at, _ in found.values()])
@@ -54,6 +54,8 @@ def _value(constant: Explanation) -> str:
     return constant.sentence.partition(" ")[0]
 
 
-def _tells(within: Array, hits: int) -> bool:
-    """Whether a constant put in anywhere would have struck values within the bound as well."""
-    return bool(within.mean() * hits > _TELLING) if len(within) else False
+def _tells(within: Array, truth: Array) -> bool:
+    """Whether a constant put in anywhere would have struck values within the bound as well; two truths need more."""
+    values = len(np.unique(truth))
+    needed = _TELLING if values > 2 else 3 * _TELLING
+    return bool(values > 1 and len(within) and -len(truth) * np.log1p(-min(within.mean(), 0.999)) > needed)

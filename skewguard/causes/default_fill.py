@@ -12,6 +12,7 @@ from skewguard.findings import Tap
 from skewguard.values import Array, Column, Dtype, Mask, Status
 
 _CONSTANTS = 2
+_FEW = 5
 _TEXTS = ("", "nan", "none", "null", "na", "n/a", "unknown", "<na>", "-")
 
 
@@ -29,19 +30,43 @@ def explain(evidence: Evidence) -> Iterator[Explanation]:
     if emptied.any():
         yield _emptied(served, truth, emptied)
     both = served.present & truth.present
-    for value, hits in _most_frequent(served, both):
-        if len(np.unique(encode(truth)[hits])) > 2:
+    yield from _rows(evidence)
+    for value, there in _most_frequent(served, both):
+        if len(np.unique(encode(truth)[there])) > 2:
+            hits = there | (filled & _equal_to(served, value))
             failed = (served.status[hits] == Status.DEFAULTED).mean() > 0.5
             what = f"{_told(value)} was served whatever the truth"
             what += ": the default where the store did not answer" if failed else ""
             yield Explanation("default", what, hits, 22.0)
 
 
+def _rows(evidence: Evidence) -> Iterator[Explanation]:
+    """All numbers of a view are constants in the same rows, whatever their truths: a row of defaults."""
+    view = evidence.view
+    if view is None or evidence.tap is not Tap.STORE:
+        return
+    mine, known = (side.views[view].features for side in (evidence.pairs.served, evidence.pairs.as_known))
+    numeric = [name for name, column in mine.items() if column.dtype.is_numeric]
+    hits, telling, shown = np.ones(len(evidence), dtype=bool), 0, []
+    for name in numeric:
+        served, truth = mine[name].take(evidence.rows), known[name].take(evidence.rows)
+        first = next(_most_frequent(served, served.present), None)
+        if first is None:
+            return
+        hits &= first[1]
+        telling += len(np.unique(encode(truth)[first[1]])) > _CONSTANTS
+        shown.append(f"{name} {_told(first[0])}")
+    if len(numeric) > 1 and telling > 1 and hits.sum() >= _FEW:
+        what = f"a row of defaults was served of {view}, whatever the truth: {', '.join(shown[:4])}"
+        yield Explanation("default", what, hits, 12.0)
+
+
 def _fills(evidence: Evidence, served: Column, filled: Mask) -> Iterator[Explanation]:
     for value, hits in _most_frequent(served, filled):
         if hits.sum() * 2 >= filled.sum():
             what = f"a missing value was served as {_told(value)}"
-            yield Explanation("null_fill", what + _near(evidence, value), hits, 4.0)
+            expired = evidence.truth is not None and (evidence.truth.status[hits] == Status.EXPIRED).any()
+            yield Explanation("null_fill", what + _near(evidence, value), hits, 4.0 if expired else 2.5)
     if evidence.view is not None and evidence.tap is Tap.STORE and len(np.unique(encode(served)[filled])) > 2:
         line = evidence.scene.timeline(evidence.view)
         name = evidence.feature.removeprefix(evidence.view + "__")
@@ -88,6 +113,11 @@ def _most_frequent(column: Column, among: Mask) -> Iterator[tuple[object, Mask]]
         hits = among & (codes == values[i])
         if counts[i] >= 3:
             yield column.value(int(np.flatnonzero(hits)[0])), hits
+
+
+def _equal_to(column: Column, value: object) -> Mask:
+    """Rows with this very value."""
+    return np.asarray(column.present & (column.values == value), dtype=bool)
 
 
 def _told(value: object) -> str:

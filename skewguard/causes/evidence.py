@@ -8,10 +8,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from skewguard.causes.timeline import Timeline, encode
+from skewguard.answer import vector
+from skewguard.causes.timeline import Timeline, encode, hashed
 from skewguard.findings import Observed, Tap
 from skewguard.replay import Pairs
-from skewguard.values import Array, Column, Mask
+from skewguard.values import Array, Column, Dtype, Mask
 
 SAMPLE = 4096
 """So many rows behind a finding are looked at, evenly spread; shares are of these."""
@@ -19,6 +20,7 @@ SAMPLE = 4096
 _FEW = 4
 _MOST_BITS = 16.0
 _REPEATED = 0.5
+_REAL = 0.8
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -51,7 +53,7 @@ class Scene:
         self.pairs = pairs
         self._timelines: dict[str, Timeline] = {}
         self._origins: dict[str, tuple[Ints, Ints, Mask]] = {}
-        self._distinct: dict[str, int] = {}
+        self._distinct: dict[tuple[str, tuple[str, ...]], int] = {}
 
     def timeline(self, view: str) -> Timeline:
         """The source rows of a view that the pairs witness."""
@@ -70,11 +72,22 @@ class Scene:
         older, later, elsewhere = self._origins[view]
         return older[rows], later[rows], elsewhere[rows]
 
-    def distinct(self, view: str) -> int:
-        """How many different rows of a view are witnessed."""
-        if view not in self._distinct:
-            self._distinct[view] = self.timeline(view).distinct(self.pairs.served.views[view].features)
-        return self._distinct[view]
+    @cached_property
+    def vectors(self) -> tuple[Ints, Ints]:
+        """(the vector that should have entered the model, the one that did), each as a number: equal ones are equal."""
+        right, got = vector(self.pairs.bundle, self.pairs.served), self.pairs.served.vector
+        whole = {}
+        for i in range(right.shape[1]):
+            both = np.concatenate([right[:, i], got[:, i]])
+            whole[str(i)] = Column.build(Dtype.FLOAT64, both, np.zeros(len(both), dtype=np.uint8))
+        codes = np.unique(hashed(whole), return_inverse=True)[1].astype(np.int64)
+        return codes[: len(right)], codes[len(right) :]
+
+    def distinct(self, view: str, names: tuple[str, ...]) -> int:
+        """How many different rows of a view are witnessed, as far as these features tell."""
+        if (view, names) not in self._distinct:
+            self._distinct[view, names] = self.timeline(view).distinct(names)
+        return self._distinct[view, names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +185,8 @@ class Evidence:
         served, truth = encode(self.served), encode(self.truth)
         _, codes = np.unique(served * (int(truth.max()) + 1) + truth, return_inverse=True)
         values = len(np.unique(truth)) + len(np.unique(served))
-        return codes.astype(np.int64), float(np.clip(np.log2(1 + values), 2, _MOST_BITS))
+        real = self.served.dtype.is_float and codes.max(initial=0) + 1 >= _REAL * len(codes)
+        return codes.astype(np.int64), float(np.clip(np.log2(1 + values), 8 if real else 2, _MOST_BITS))
 
     def gain(self, explanation: Explanation) -> float:
         """Bits saved by telling the cause instead of the rows: what it explains against what it takes to say it."""

@@ -19,6 +19,11 @@ MINUTE = 60_000_000
 HOUR = 60 * MINUTE
 _PERIODS = [m * MINUTE for m in (5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720, 1440)]
 _MOST = 0.9
+_FEW = 20
+_ONE_AGE = 0.6
+_KEPT = 5
+_GUESSES = 256
+_MOST_ROWS = 1000
 _ZONE_HOURS = 14
 
 
@@ -46,6 +51,11 @@ def explain(evidence: Evidence) -> Iterator[Explanation]:
     if old.use.sum() * 2 > stale.sum():
         yield from _lags(evidence, old, view, max_lag)
     lag = int(pairs.lag_us[view][rows].max())
+    if _varied(evidence, old, view):
+        what = (
+            f"old answers of {view}, up to {span(lag)} behind, were given now and then although newer rows were there"
+        )
+        yield Explanation("cache", what, stale, 28.0 + 2 * len(rows), lag)
     what = f"newer rows of {view} never reached the online store although its writer had passed them"
     if lag:  # none where no row of the key ever did
         what += f"; what was served is up to {span(lag)} older"
@@ -163,16 +173,53 @@ def _lags(evidence: Evidence, old: OldRows, view: str, max_lag: int) -> Iterator
 
 def _lagging(evidence: Evidence, view: str, old: OldRows, lag: tuple[int, int, int]) -> Iterator[Explanation]:
     low, high, _ = lag
-    behind = (low + high) // 2 if high - low < max(2 * MINUTE, low // 20) else low
+    behind, told = between(lag, evidence, view)
     hours = round(behind / HOUR)
     fresh = (evidence.pairs.served.views[view].watermark[evidence.rows] != NO_TIME).any()
-    zone = 1 <= hours <= _ZONE_HOURS and low - MINUTE <= hours * HOUR <= high + MINUTE
+    late = evidence.pairs.bundle.view(view).max_lag_us
+    zone = 1 <= hours <= _ZONE_HOURS and low - late <= hours * HOUR <= high
     hits = _within(old, lag)
+    if hours == 1 and (np.abs((old.truth - old.served)[hits] - HOUR) < MINUTE).mean() >= _MOST:
+        zone = False  # a source by the hour, and each time its row before
     if zone and high - low < 10 * MINUTE:  # the writer had passed, so that the question was another
         what = f"{view} was asked as of {hours} h earlier, by a clock of another time zone"
         yield Explanation("timezone", what, hits, 19.0 if fresh else 22.0, hours * HOUR)
-    what = f"what was served of {view} is {span(behind)} behind: as it was known that long before each request"
+    what = f"what was served of {view} is {told} behind: as it was known that long before each request"
     yield Explanation("stale", what, hits, 20.0, behind)
+
+
+def between(lag: tuple[int, int, int], evidence: Evidence, view: str) -> tuple[int, str]:
+    """The lag that is likeliest of all that agree with the rows, and how people say it.
+
+    The longer it was, the more of the traffic could have shown it; that the rows which did show one as short as this
+    speaks for a short one.
+    """
+    low, high, count = lag
+    if high - low < max(2 * MINUTE, low // 20):
+        return (low + high) // 2, span((low + high) // 2)
+    true, as_of = evidence.pairs.truth.views[view], evidence.pairs.served.spine.as_of
+    ages = np.sort((as_of - np.maximum(true.event, true.created))[evidence.peers & (true.event != NO_TIME)])
+    lags = np.geomspace(max(low, 1), high, _GUESSES)
+    could = np.maximum(np.searchsorted(ages, lags), 1)
+    weight = np.cumsum((could[0] / could) ** min(count, _MOST_ROWS))
+    guess = int(lags[np.searchsorted(weight, weight[-1] / 2)])
+    return guess, f"about {span(guess)} ({span(low)} to {span(high)})"
+
+
+def _varied(evidence: Evidence, old: OldRows, view: str) -> bool:
+    """Whether what was served is one row old, or two, or many, and never longer than it may have been kept.
+
+    A row that was lost leaves the one before it, for as long as no newer one comes.
+    """
+    line, use = evidence.scene.timeline(view), old.use
+    if use.sum() < _FEW:
+        return False
+    kept = (old.as_of - old.after)[use]
+    if kept.max() > _KEPT * max(int(np.median(kept)), 1):
+        return False
+    key = line.asked[evidence.rows][use]
+    back = line.place(key, old.truth[use]) - line.place(key, old.served[use])
+    return bool(np.bincount(np.maximum(back, 0)).max() < _ONE_AGE * use.sum())
 
 
 def _within(old: OldRows, lag: tuple[int, int, int]) -> Mask:

@@ -1,4 +1,4 @@
-"""The value is another column's of the same row, or the same column's of another row."""
+"""The value is another column's of the same row."""
 
 from __future__ import annotations
 
@@ -9,30 +9,61 @@ import numpy as np
 from skewguard.answer import vector
 from skewguard.causes.evidence import Evidence, Explanation
 from skewguard.findings import Tap
-from skewguard.values import Array, Column
+from skewguard.values import Array, Column, Mask
 
-_STEPS = (-1, 1, -2, 2, -3, 3)
 _DISTINCT = 3
+_NEARLY = 0.97
+_BLOCK = 4
 
 
 def explain(evidence: Evidence) -> Iterator[Explanation]:
-    """Columns that changed places, and rows that did."""
-    served, every = evidence.served, evidence.observed.truth
-    if served is None or every is None:
+    """Columns that changed places; what is absent in both goes with the values that are not."""
+    served = evidence.served
+    if served is None:
         return
+    if evidence.tap is Tap.MODEL_INPUT:
+        yield from _shifted(evidence)
     others = _in_vector(evidence, served) if evidence.tap is Tap.MODEL_INPUT else _columns(evidence, served)
     bits = 2.0 + np.log2(len(others) + 1)
     for name, column in others.items():
-        hits = _same(served, column) & served.present
-        distinct = len(np.unique(served.values[hits].astype(str) if served.dtype == "string" else served.values[hits]))
-        if hits.sum() >= 3 and distinct >= _DISTINCT:
+        hits = same(served, column)
+        if hits.sum() >= 3 and len(np.unique(plain(served)[hits])) >= _DISTINCT:
+            hits |= ~served.present & ~column.present
             shown = name.replace("__", ".", 1)
             if evidence.tap is Tap.MODEL_INPUT:
                 what = f"{shown} entered the model in its place: the columns are in another order"
                 yield Explanation("feature_order", what, hits, bits)
             else:
                 yield Explanation("swap", f"served = {shown} of the same row", hits, bits)
-    yield from _misaligned(evidence, served, every)
+
+
+def _shifted(evidence: Evidence) -> Iterator[Explanation]:
+    """A block of the vector that entered the model some places further on, or before; and what was left at its end."""
+    pairs, names = evidence.pairs, evidence.pairs.bundle.vector
+    if evidence.feature not in names:
+        return
+    right, got = (matrix[evidence.rows] for matrix in (vector(pairs.bundle, pairs.served), pairs.served.vector))
+    place, changed = names.index(evidence.feature), ~_nearly(got, right)
+    for by in (1, -1, 2, -2, 3, -3):
+        moved = np.zeros(len(names), dtype=bool)
+        to, source = (slice(by, None), slice(None, -by)) if by > 0 else (slice(None, by), slice(-by, None))
+        moved[to] = _nearly(got[:, to], right[:, source])
+        inside = [at for at in (place, place + by) if 0 <= at < len(names) and moved[at]]
+        if not inside:
+            continue
+        ends = np.flatnonzero(~np.r_[False, moved, False])
+        first, last = ends[ends <= inside[0]].max(), ends[ends > inside[0]].min() - 1
+        if (changed & moved)[first:last].sum() >= _BLOCK:
+            where = f"{abs(by)} place{'s' if abs(by) > 1 else ''} to the {'right' if by > 0 else 'left'}"
+            what = f"the vector is shifted {where} from {names[first].replace('__', '.', 1)} on"
+            yield Explanation("feature_order", what, np.ones(len(evidence), dtype=bool), 3.0)
+            return
+
+
+def _nearly(one: Array, other: Array) -> Mask:
+    """Columns that are the same in nearly all rows."""
+    alike = (one == other) | (np.isnan(one) & np.isnan(other))
+    return np.asarray(alike.mean(axis=0) >= _NEARLY)
 
 
 def _columns(evidence: Evidence, served: Column) -> dict[str, Column]:
@@ -60,27 +91,13 @@ def _in_vector(evidence: Evidence, served: Column) -> dict[str, Column]:
     return columns
 
 
-def _misaligned(evidence: Evidence, served: Column, every: Column) -> Iterator[Explanation]:
-    """The truth of the row a few places before or after, in the order of the log."""
-    found = []
-    for step in _STEPS:
-        other = evidence.rows + step
-        inside = (other >= 0) & (other < len(every))
-        column = every.take(np.clip(other, 0, len(every) - 1))
-        found.append((_same(served, column) & inside & served.present, step))
-    found.sort(key=lambda one: -one[0].sum())
-    hits, step = found[0]
-    by_chance = found[1][0].sum() * 2 > hits.sum()  # neighbours have the same values anyway
-    if hits.sum() >= 5 and not by_chance and len(np.unique(_plain(served)[hits])) >= 5:
-        where = f"{abs(step)} {'before' if step < 0 else 'after'}"
-        yield Explanation("misaligned", f"served = the value of the row {where}: rows changed places", hits, 14.0)
-
-
-def _same(a: Column, b: Column) -> Array:
+def same(a: Column, b: Column) -> Mask:
+    """Where both have a value, and the same; an absent one equals nothing."""
     one, other = (column.values.astype(np.float64) if a.dtype.is_numeric else column.values for column in (a, b))
     equal = one == other
     return np.asarray(a.present & b.present & equal, dtype=bool)
 
 
-def _plain(column: Column) -> Array:
+def plain(column: Column) -> Array:
+    """The values as numpy sorts them."""
     return column.values.astype(str) if column.dtype == "string" else column.values

@@ -11,7 +11,7 @@ from skewguard.causes.evidence import Evidence, Explanation
 from skewguard.causes.timeline import encode
 from skewguard.values import Column, Dtype
 
-_FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
+FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("in small letters", str.lower),
     ("in capital letters", str.upper),
     ("with capital initials", str.title),
@@ -44,7 +44,7 @@ def explain(evidence: Evidence) -> Iterator[Explanation]:
     if not both.any():
         return
     a, b, place = _distinct(served, truth)
-    for i, (name, form) in enumerate(_FORMS):
+    for i, (name, form) in enumerate(FORMS):
         there = np.array([form(y) == x for x, y in zip(a, b, strict=True)])
         back = np.array([form(x) == y for x, y in zip(a, b, strict=True)])
         for same, what in ((there, f"served = truth {name}"), (back, f"truth = served {name}")):

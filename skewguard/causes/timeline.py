@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +25,13 @@ class Timeline:
     """R source rows of a view, by key and known time, as far as truths and served rows name them.
 
     `asked` (n,) is the key of every pair as a number; `key`, `known` (R,) those of the rows, known = max(event,
-    created); `features` their values.
+    created); `event` and `features` what they say.
     """
 
     asked: Ints
     key: Ints
     known: Ints
+    event: Ints
     features: Mapping[str, Column]
 
     @classmethod
@@ -51,7 +53,7 @@ class Timeline:
         features = {
             name: Column.concat([s.features[name] for s in sides]).take(at[order]) for name in sides[0].features
         }
-        return cls(asked, keys[order], known[order], features)
+        return cls(asked, keys[order], known[order], event[order], features)
 
     def following(self, key: Ints, known: Ints) -> Ints:
         """When the next row of each key became known after `known`; `NEVER` where none is witnessed."""
@@ -64,17 +66,41 @@ class Timeline:
         there = (at < len(rows)) & (self.key[inside] == key)
         return np.where(there, self.known[inside], NEVER)
 
+    def place(self, key: Ints, known: Ints) -> Ints:
+        """How many of the witnessed rows come before one of this key and known time, over all keys."""
+        instants = np.unique(self.known)
+        return np.searchsorted(
+            _joined(self.key, np.searchsorted(instants, self.known)), _joined(key, np.searchsorted(instants, known))
+        )
+
+    def dated(self, key: Ints, event: Ints) -> Ints:
+        """The place of the row of each key with exactly this event time, the one known last; -1 where there is none."""
+        if not len(self.key):
+            return np.full(len(key), -1)
+        instants, rows, order = self._by_event
+        at = np.minimum(np.searchsorted(instants, event), len(instants) - 1)
+        there, wanted = instants[at] == event, _joined(key, at)
+        place = np.searchsorted(rows, wanted, side="right") - 1
+        there &= (place >= 0) & (rows[np.maximum(place, 0)] == wanted)
+        return np.where(there, order[np.maximum(place, 0)], -1)
+
+    @cached_property
+    def _by_event(self) -> tuple[Ints, Ints, Ints]:
+        instants, moment = np.unique(self.event, return_inverse=True)
+        order = np.lexsort((self.known, moment, self.key))
+        return instants, _joined(self.key, moment)[order], order
+
     def distinct(self, names: Iterable[str]) -> int:
         """How many different rows of these features there are."""
-        return len(np.unique(_hashed({name: self.features[name] for name in names}))) if len(self.known) else 0
+        return len(np.unique(hashed({name: self.features[name] for name in names}))) if len(self.known) else 0
 
     def origin(self, key: Ints, as_of: Ints, served: Mapping[str, Column]) -> tuple[Ints, Ints, Mask]:
         """Where served values come from: (place of the newest row of the key with exactly these values known by then,
         place of the first known later, whether other keys alone have them); -1 where there is none.
         """
         m = len(key)
-        hashed = _hashed({name: Column.concat([column, self.features[name]]) for name, column in served.items()})
-        _, values = np.unique(hashed, return_inverse=True)
+        both_sides = {name: Column.concat([column, self.features[name]]) for name, column in served.items()}
+        _, values = np.unique(hashed(both_sides), return_inverse=True)
         values = values.astype(np.int64)
         if not len(self.key):
             nothing = np.full(m, -1)
@@ -96,20 +122,26 @@ class Timeline:
         return older, later, np.asarray(elsewhere)
 
 
-def _hashed(columns: Mapping[str, Column]) -> Array:
+def hashed(columns: Mapping[str, Column]) -> Array:
     """One number per row for all its values."""
-    hashed = np.zeros(len(next(iter(columns.values()))), dtype=np.uint64)
+    number = np.zeros(len(next(iter(columns.values()))), dtype=np.uint64)
     for column in columns.values():
         with np.errstate(over="ignore"):
-            hashed = (hashed + encode(column).astype(np.uint64) + np.uint64(1)) * _PRIME
-            hashed ^= hashed >> np.uint64(29)
-    return hashed
+            number = (number + encode(column).astype(np.uint64) + np.uint64(1)) * _PRIME
+            number ^= number >> np.uint64(29)
+    return number
 
 
 def encode(column: Column) -> Ints:
     """Which distinct value each row has, as a number; rows without a value by their status."""
     found = column.to_arrow().dictionary_encode(null_encoding="encode").indices.to_numpy().astype(np.int64)
     return np.where(column.present, found + 8, column.status.astype(np.int64))
+
+
+def differing(one: Column, other: Column) -> Mask:
+    """Where two columns of one dtype have different values, or one has none."""
+    codes = encode(Column.concat([one, other]))
+    return np.asarray(codes[: len(one)] != codes[len(one) :])
 
 
 def densest(low: Array, high: Array) -> tuple[int, int, int]:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from skewguard.causes.default_fill import whole
-from skewguard.causes.evidence import Evidence, Explanation
-from skewguard.values import Dtype
+from skewguard.causes.evidence import Evidence, Explanation, Floats, Numbers
+from skewguard.values import Array, Dtype
 
 _QUARTER = 900.0
 _CYCLES = ((24, "hour of the day", 1.0), (1440, "minute of the day", 60.0), (86400, "second of the day", 3600.0))
+_ZONE_HOURS = 14
+_DIGITS = 6
 
 
 def explain(evidence: Evidence) -> Iterator[Explanation]:
@@ -25,28 +27,67 @@ def explain(evidence: Evidence) -> Iterator[Explanation]:
         yield from _instants(evidence, at, seconds)
         return
     numbers = evidence.numbers
-    if numbers is None or not whole(numbers.served, served.dtype) or not whole(numbers.truth, truth.dtype):
+    if numbers is None:
         return
+    counted = whole(numbers.served, served.dtype) and whole(numbers.truth, truth.dtype)
     if np.median(numbers.truth) > 1e8:  # seconds since 1970, or milliseconds, or microseconds
         scale = 10.0 ** (3 * max(0, int((np.log10(np.median(numbers.truth)) - 8) // 3)))
         yield from _instants(evidence, numbers.at, (numbers.served - numbers.truth) / scale)
         return
-    whole_truth = evidence.observed.truth
-    values = numbers.truth if whole_truth is None else whole_truth.values[whole_truth.present]
+    known = evidence.observed.truth
+    values = numbers.truth if known is None else known.values[known.present]
     for cycle, name, hour in _CYCLES:
         if values.min() < 0 or values.max() >= cycle or values.max() < 0.8 * cycle or numbers.served.max() >= cycle:
             continue
-        off = (numbers.served - numbers.truth) % cycle
-        shifts, counts = np.unique(off, return_counts=True)
-        best = float(shifts[counts.argmax()])
-        hits = off == best
-        wraps = len(np.unique((numbers.served - numbers.truth)[hits])) > 1
-        if best % (hour / 4) == 0 and best and (wraps or hits.sum() >= 5):
-            hours = best / hour - (24 if best / hour > 14 else 0)
-            what = f"the {name} was taken {_hours(hours)}: another time zone"
-            yield Explanation("timezone", what, evidence.mask(numbers.at[hits]), 5.0)
+        yield from _hands(evidence, numbers, (float(cycle), name, hour), counted)
         return
-    yield from _weekdays(evidence)
+    if counted:
+        yield from _weekdays(evidence)
+
+
+def _hands(
+    evidence: Evidence, numbers: Numbers, clock: tuple[float, str, float], counted: bool
+) -> Iterator[Explanation]:
+    """A number that goes round with the day. What is no whole number must begin anew with it, or come from a clock."""
+    cycle, name, hour = clock
+    off = np.round((numbers.served - numbers.truth) % cycle, _DIGITS) % cycle
+    shifts, counts = np.unique(off, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    best = float(shifts[order[0]])
+    if not best or best % (hour / 4):
+        return
+    hits = off == best
+    told, bits = _hours(_signed(best / hour)), 5.0
+    wraps = _wraps(numbers.served - numbers.truth, hits)
+    if not (wraps or (hits.sum() >= 5 and (counted or _of_a_clock(evidence)))):
+        return
+    summer = [one for one in order[1:3] if abs(_signed((shifts[one] - best) / hour)) == 1 and shifts[one]]
+    if summer and counts[summer[0]] > 2:
+        hits |= off == shifts[summer[0]]
+        told, bits = f"{told} or {_hours(_signed(float(shifts[summer[0]]) / hour))}", 8.0
+    yield Explanation(
+        "timezone", f"the {name} was taken {told}: another time zone", evidence.mask(numbers.at[hits]), bits
+    )
+
+
+def _wraps(off: Floats, hits: Array) -> bool:
+    """Whether some pass midnight and others do not."""
+    return len(np.unique(np.round(off[hits], _DIGITS))) > 1
+
+
+def _of_a_clock(evidence: Evidence) -> bool:
+    """Whether the feature says that it is an hour, or is computed from an instant."""
+    bundle = evidence.pairs.bundle
+    spec = next((derived for derived in bundle.derived if derived.full_name == evidence.feature), None)
+    request = {field.name: field.dtype for field in bundle.request}
+    inputs = spec.inputs if spec else ()
+    dated = any((bundle.dtypes.get(name) or request.get(name)) is Dtype.TIMESTAMP for name in inputs)
+    return dated or "hour" in evidence.feature.lower()
+
+
+def _signed(hours: float) -> float:
+    """Of a day's hours the nearer way round."""
+    return (hours + _ZONE_HOURS - 4) % 24 - (_ZONE_HOURS - 4)
 
 
 def _instants(evidence: Evidence, at: np.ndarray, seconds: np.ndarray) -> Iterator[Explanation]:
@@ -61,7 +102,7 @@ def _instants(evidence: Evidence, at: np.ndarray, seconds: np.ndarray) -> Iterat
         days = first / 86400
         yield Explanation("off_by_day", f"served = truth {days:+g} days", evidence.mask(at[hits]), 9.0)
         return
-    if first % _QUARTER or not first or abs(first) > 14 * 3600:
+    if first % _QUARTER or not first or abs(first) > _ZONE_HOURS * 3600:
         yield Explanation("clock", f"served = truth {first:+g} s", evidence.mask(at[hits]), 26.0)
         return
     what = f"the instant was taken {_hours(first / 3600)}: another time zone"

@@ -10,7 +10,7 @@ from skewguard.causes.evidence import Evidence, Explanation, Floats
 from skewguard.causes.precision import narrowings
 from skewguard.values import Mask
 
-_KNOWN = (
+KNOWN = (
     (1.609344, 0.0, "mph served as km/h"),
     (1 / 1.609344, 0.0, "km/h served as mph"),
     (0.44704, 0.0, "mph served as m/s"),
@@ -58,12 +58,15 @@ _KNOWN = (
     (0.017453292519943295, 0.0, "degrees served as radians"),
     (-1.0, 0.0, "served with the opposite sign"),
 )
+"""(a, b, name): served = a x truth + b, as it is usually called."""
+
 _RTOL = 1e-6
 _NAMED = 5e-4
 _PAIRS = 64
 _POINTS = 3  # through two there is always a line
 _MOST = 0.9
 _ROUNDED = 8
+_NAMED_ROUNDED = 5
 _TIMES = 4  # as often an event is counted at most
 
 
@@ -77,16 +80,16 @@ def explain(evidence: Evidence) -> Iterator[Explanation]:
     if numbers is None:
         return
     served, truth = numbers.served, numbers.truth
-    unchanged = int(_near(served, truth).sum())
-    constant = int(_near(served, np.full_like(served, np.median(served))).sum())
-    lines = [(a, b, name, unchanged, 6.0 if not b else 7.0) for a, b, name in _KNOWN]
+    unchanged = int(near(served, truth).sum())
+    constant = int(near(served, np.full_like(served, np.median(served))).sum())
+    lines = [(a, b, name, unchanged, 6.0 if not b else 7.0) for a, b, name in KNOWN]
     lines += [
         (a, b, "", max(unchanged, constant), 30.0 if not b or a == 1.0 else 56.0) for a, b in _fits(served, truth)
     ]
     found: list[tuple[float, Explanation]] = []
     for a, b, name, floor, bits in lines:
         with np.errstate(all="ignore"):
-            hits = _near(served, a * truth + b)
+            hits = near(served, a * truth + b)
         enough = 3 if name or evidence.truth is None or evidence.truth.dtype.is_float else 0.9 * len(served)
         if hits.sum() > floor and hits.sum() >= max(enough, 3):  # whole numbers lie on many lines
             one = _told(evidence, numbers.at, hits, (a, b, name, bits))
@@ -103,7 +106,7 @@ def _told(evidence: Evidence, at: np.ndarray, hits: Mask, line: tuple[float, flo
     if a in range(2, _TIMES + 1) and not b:
         what = f"served = truth x {a:g}: every event was counted {int(a)} times"
         return Explanation("duplicates", what, evidence.mask(at[hits]), bits - 6)
-    name = name or next((known for x, y, known in _KNOWN if _close(a, x) and _close(b, y)), "")
+    name = name or next((known for x, y, known in KNOWN if _close(a, x) and _close(b, y)), "")
     return Explanation("unit", formula(a, b) + (f" ({name})" if name else ""), evidence.mask(at[hits]), bits)
 
 
@@ -124,7 +127,8 @@ def _close(one: float, other: float) -> bool:
     return abs(one - other) <= _NAMED * max(abs(one), abs(other)) or one == other
 
 
-def _near(served: Floats, expected: Floats) -> Mask:
+def near(served: Floats, expected: Floats) -> Mask:
+    """Where two numbers are the same but for what arithmetic adds to them."""
     with np.errstate(all="ignore"):
         return np.asarray(np.abs(served - expected) <= _RTOL * np.maximum(np.abs(served), np.abs(expected)))
 
@@ -156,12 +160,16 @@ def _rounded(evidence: Evidence, served: Floats, truth: Floats, at: np.ndarray) 
     if not nonzero.any() or len(np.unique(truth)) < _POINTS:
         return
     factor = float(np.median(served[nonzero] / truth[nonzero]))
-    close = [line for line in _KNOWN if _roughly(served, line[0] * truth + line[1])]
+    close = [line for line in KNOWN if _roughly(served, line[0] * truth + line[1])]
     best: tuple[float, Explanation] | None = None
     for a, b, name in close or [(round(factor, 3), 0.0, "")]:
         for kind, sentence, bits, values in narrowings(a * truth + b):
             hits = values == served
-            if (a, b) == (1.0, 0.0) or hits.sum() < _MOST * len(hits) or len(np.unique(served[hits])) < _ROUNDED:
+            if (
+                (a, b) == (1.0, 0.0)
+                or hits.sum() < _MOST * len(hits)
+                or len(np.unique(served[hits])) < (_NAMED_ROUNDED if name else _ROUNDED)
+            ):
                 continue
             rounded = sentence.removeprefix("served = truth ")
             what = formula(a, b) + (f" ({name})" if name else "") + f", {rounded}"

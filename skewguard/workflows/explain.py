@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from skewguard.answer import Served, from_table
+from skewguard.causes.one_row import hint
+from skewguard.causes.stale import span
 from skewguard.definitions import Bundle, View
 from skewguard.errors import LogError
 from skewguard.offline import OfflineStore, Rule
@@ -26,7 +28,8 @@ class Line:
     """One feature: values and statuses of both sides as text.
 
     `state`: empty where both are the same; `lagged` where an older row was served, as `max_lag` allows; `carried` where
-    the difference comes from the inputs; `unverifiable`; else `differs`.
+    the difference comes from the inputs; `unverifiable`; else `differs`. `why` is what the row alone shows of that,
+    empty where nothing simple makes one value of the other.
     """
 
     feature: str
@@ -34,6 +37,7 @@ class Line:
     truth: str
     equal: bool
     state: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,21 @@ def _lines(pairs: Pairs) -> tuple[Line, ...]:
                 pairs, name, same_row=bool(alike(name, column, pairs.as_known.feature(bundle, name))[0])
             )
         served, truth = (_text(side.value(0), side.status[0]) for side in (column, true))
-        lines.append(Line(name, served, truth, not states[name], states[name]))
+        lines.append(Line(name, served, truth, not states[name], states[name], _why(pairs, name, states[name])))
     return tuple(lines)
+
+
+def _why(pairs: Pairs, name: str, state: str) -> str:
+    """A sentence on one value that differs: the row it comes from, else what makes it of the true one."""
+    if state != "differs":
+        return ""
+    view = pairs.bundle.view_of.get(name)
+    if view is not None and pairs.age[view][0] == Age.STALE and pairs.lag_us[view][0] > 0:
+        return f"the row is {span(int(pairs.lag_us[view][0]))} older than the one that was due"
+    if view is not None and pairs.age[view][0] == Age.LEAK:
+        return "the row was not known yet when it was asked for"
+    true = pairs.as_known.feature(pairs.bundle, name) if view is not None else pairs.recomputed[name]
+    return hint(pairs.served.feature(pairs.bundle, name), true)
 
 
 def _stored(pairs: Pairs, name: str, *, same_row: bool) -> str:

@@ -88,9 +88,14 @@ def _expired(seen: Seen) -> Named | None:
         return None
     return Named(
         Cause.TTL,
-        f"the TTL of {seen.ttl} holds in training and is ignored online: a row {seen.age} old is served",
+        f"the TTL of {_span(seen.ttl)} holds in training and is ignored online: a row {_span(seen.age)} old is served",
         f"compare event times in the service before you use a value, {_STORE}",
     )
+
+
+def _span(duration: timedelta) -> str:
+    """`1 day`, `1 day, 1:00:00`."""
+    return str(duration).removesuffix(", 0:00:00")
 
 
 def _version(seen: Seen) -> Named | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -123,21 +123,34 @@ def grouped(defects: Iterable[Defect]) -> list[Defect]:
 def renderable(diagnosis: Diagnosis) -> RenderableType:
     """Tables for the terminal."""
     from rich.console import Group
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     count = f"{diagnosis.compared:,} values of {len(diagnosis.views)} views compared in {diagnosis.seconds:.0f} s"
     parts: list[RenderableType] = [Text(f"{count}: {len(diagnosis.defects)} findings")]
     if diagnosis.defects:
-        table = Table("where", "what differs, and what to do", show_lines=True)
-        for one in diagnosis.defects:
+        table = Table(Column("where", overflow="fold"), "what differs, and what to do", show_lines=True)
+        for places, one in _alike(diagnosis.defects):
             said = Text.assemble(one.message, "\n", (one.example, "dim"), "\n", (one.remedy, "green"))
-            place = f"{one.view}:{one.feature}" if one.feature else one.view
-            table.add_row(Text.assemble(place, "\n", (one.cause, "bold red"), f"\n{_PLACES[one.where]}"), said)
+            where = "\n".join(places)
+            table.add_row(Text.assemble(where, "\n", (one.cause, "bold red"), f"\n{_PLACES[one.where]}"), said)
         parts.append(table)
     if diagnosis.unchecked:
-        table = Table("not checked", "why")
+        table = Table(Column("not checked", overflow="fold"), "why", show_lines=True)
+        reasons: dict[str, list[str]] = {}
         for gap in diagnosis.unchecked:
-            table.add_row(gap.what, Text(gap.reason))
+            reasons.setdefault(gap.reason, []).append(gap.what)
+        for reason, what in reasons.items():
+            table.add_row(Text("\n".join(what)), Text(reason))
         parts.append(table)
     return Group(*parts)
+
+
+def _alike(defects: Iterable[Defect]) -> Iterator[tuple[list[str], Defect]]:
+    """What several views have in common is said once: (where it shows, the first of them)."""
+    found: dict[tuple[Cause, Where, str, str, str], tuple[list[str], Defect]] = {}
+    for one in defects:
+        place = f"{one.view}:{one.feature}" if one.feature else one.view
+        key = (one.cause, one.where, one.message, one.remedy, one.feature)
+        found.setdefault(key, ([], one))[0].append(place)
+    yield from found.values()

@@ -105,7 +105,7 @@ class Judge:
     def _waits(self, pairs: Pairs, now: int) -> Mask:
         unheard = np.zeros(len(pairs), dtype=bool)
         for age in pairs.age.values():
-            unheard |= age == Age.UNHEARD
+            unheard |= (age == Age.UNHEARD) | (age == Age.UNVERIFIABLE)  # the latter: the source may not be so far yet
         return np.asarray(unheard & (pairs.served.spine.as_of + self._longest > now))
 
     def _renew(self, now: float) -> None:

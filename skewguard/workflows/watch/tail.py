@@ -134,6 +134,8 @@ class Tail:
             if place is None and sealed and stat.st_mtime * 1e6 < self._since:
                 self.places[path.stem] = Place(stat.st_size, _ALL)
                 return None, ""
+            if place is not None and place.frame != _ALL and place.offset > stat.st_size:
+                return None, f"{path.name} is shorter than what was read of it before: its rows were cut off"
             if place is not None and place.offset >= stat.st_size:
                 return None, ""
             return self._frames(path, file, stat.st_size, sealed, hidden)
@@ -149,7 +151,7 @@ class Tail:
         file.seek(offset)
         frames: list[seg.Frame] = []
         while self._room > 0 and (frame := seg.read_frame(file, size - offset, seed)) is not None:
-            if frame.sequence != number + 1 or frame.kind not in (seg.DATA, seg.COMPRESSED):
+            if frame.sequence != number + 1 or frame.kind not in seg.KINDS:
                 raise LogError(f"{path}: expected frame {number + 1} of rows, got frame {frame.sequence}.")
             frames.append(frame)
             offset, number = offset + seg.HEAD_BYTES + len(frame.payload), number + 1

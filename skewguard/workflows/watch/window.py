@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from skewguard.compare import Check, Comparison, Constraints, Frozen, Tally, Uniqueness, Unknown, drift, learn
+from skewguard.compare import Check, Comparison, Tally, drift, learn
 from skewguard.findings import Finding, Kind
 from skewguard.replay import Pairs
 from skewguard.snapshot import Snapshot
@@ -52,14 +52,7 @@ class Window:
         self.began, self.mark = began, mark
         self._snapshot = snapshot
         self._tally = Tally(KEPT_ROWS)
-        learnt = learn(snapshot)
-        bundle = snapshot.bundle
-        self._checks: list[Check] = [
-            Uniqueness(),
-            Constraints(bundle, learnt.rules),
-            Frozen(bundle, learnt.habits),
-            Unknown(bundle, learnt.asked),
-        ]
+        self._checks: list[Check] = learn(snapshot).checks()
         self._drift = drift(snapshot)
         self._since = self._until = 0
 
@@ -72,7 +65,7 @@ class Window:
         """Some rows more."""
         self._tally.add(pairs, comparison)
         for check in self._checks:
-            check.add(pairs.truth)
+            check.add(pairs.witnessed)
         if self._drift:
             self._drift.add(pairs.served)
         as_of = pairs.served.spine.as_of
@@ -118,9 +111,8 @@ class Detector:
 def hits_of(snapshot: Snapshot, pairs: Pairs, comparison: Comparison) -> dict[str, Hits]:
     """How often each finding was made in these rows alone."""
     found = [one.finding for one in comparison.observed]
-    learnt = learn(snapshot)
-    for check in (Constraints(snapshot.bundle, learnt.rules), Unknown(snapshot.bundle, learnt.asked)):
-        check.add(pairs.truth)
+    for check in learn(snapshot).by_row():
+        check.add(pairs.witnessed)
         found += check.findings()
     return {name_of(one): Hits(one.rows, one.of, one.benign) for one in found}
 

@@ -88,11 +88,17 @@ class Comparison:
         found = []
         for i, ask in enumerate(sides.asks):
             trained, served = _at(sides.offline, name, i), _at(sides.online, name, i)
-            trained = _at(sides.truth, name, i) if trained is LOST and not self.own_offline else trained
+            dropped = trained is LOST and self.own_offline and name in sides.offline
+            trained = _at(sides.truth, name, i) if dropped or (trained is LOST and not self.own_offline) else trained
             if trained is not LOST and served is not LOST:
                 self.compared += 1
                 if not alike(trained, served):
-                    found.append(self._named(asked, name, ask, trained, served, sides, i, cases, full))
+                    one = self._named(asked, name, ask, trained, served, sides, i, cases, full)
+                    if not dropped:
+                        found.append(one)
+                    elif one.cause is Cause.TTL:  # an ask that is dropped is a finding of its own, why it is another
+                        example = f"{_who(ask, self.shape)}: offline the ask is dropped, online {shown(served)}"
+                        found.append(replace(one, example=example))
         collides = next((one for one in found if one.cause is Cause.COLLISION), None)
         if collides:  # the other feature's nulls come along
             vague = (Cause.MISSING, Cause.UNKNOWN)

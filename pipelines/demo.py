@@ -43,6 +43,7 @@ from skewguard.definitions import load_bundle
 from skewguard.errors import SkewguardError
 from skewguard.findings import Finding
 from skewguard.gate.keys import SigningKey, trust_key
+from skewguard.policy import load_policy
 from skewguard.snapshot import Snapshot, build_snapshot
 from skewguard.verdict import Ruling, load_findings
 
@@ -246,8 +247,12 @@ def _tell(place: Place, clean: Gated, skewed: Gated, summary: dict[str, Any]) ->
     """What happened, for people."""
     _console.rule("the clean week")
     _console.print(report.renderable(clean.verdict))
+    promotion = " or ".join(load_policy(os.environ["SKEWGUARD_POLICY"]).promotion)
     _console.print(
-        f"MLflow registered {MODEL} version {clean.version}, alias champion." if clean.version else clean.refusal
+        f"MLflow registered {MODEL} version {clean.version}, alias champion: its evidence is "
+        f"{clean.verdict.subject.evidence}, and for an alias the policy's promotion asks for {promotion}."
+        if clean.version
+        else clean.refusal
     )
     _console.rule("the same week, with build B and a writer that stood still")
     _console.print(report.renderable(skewed.verdict))

@@ -39,8 +39,8 @@ class MetricWeather:
     def _convert(self, row: bytes) -> bytes:
         rows = unpack(self._layout, [row])
         wind = rows.features["wind_speed"]
-        rows.features["wind_speed"] = Column.build(wind.dtype, wind.values * KMH_PER_MPH, wind.status)
-        columns = [rows.features[name] for name in self._layout.names]
+        features = {**rows.features, "wind_speed": Column.build(wind.dtype, wind.values * KMH_PER_MPH, wind.status)}
+        columns = [features[name] for name in self._layout.names]
         return pack(self._layout, rows.event, rows.created, int(rows.available[0]), columns)[0]
 
     def write(self, rows: Sequence[tuple[bytes, bytes]], meta: Mapping[bytes, bytes]) -> None:

@@ -15,7 +15,7 @@ The service, batch scoring and a shadow all come through here, and so do Snapsho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -26,10 +26,11 @@ from skewguard.definitions import Bundle, Derived
 from skewguard.errors import CastError, DefinitionError
 from skewguard.model import Model
 from skewguard.spine import Spine, ViewRows
-from skewguard.values import NO_TIME, Array, Column, Dtype
+from skewguard.values import NO_TIME, Array, Block, Column, Dtype
 
 _FEW = 4096
 """Rows up to which columns are gathered first: a copy that a snapshot of millions of rows would feel."""
+_NOTHING = np.empty((0, 0))
 _TIMES = ("event_ts", "created_ts", "watermark")
 
 
@@ -47,6 +48,13 @@ class Served:
         """A stored or derived feature by its full name."""
         view = bundle.view_of.get(name)
         return self.derived[name] if view is None else self.views[view].features[name.removeprefix(view + "__")]
+
+    def only_block(self, bundle: Bundle) -> Block | None:
+        """All features, where they lie side by side already, in the order of `Bundle.dtypes`."""
+        if len(bundle.views) != 1 or bundle.derived:
+            return None
+        features = self.views[bundle.views[0].name].features
+        return features if isinstance(features, Block) else None
 
     def features(self, bundle: Bundle) -> dict[str, Column]:
         """Every stored and derived feature, by full name, in the order of `Bundle.dtypes`."""
@@ -68,13 +76,14 @@ class Log(Protocol):
 def answer(bundle: Bundle, spine: Spine, views: Mapping[str, ViewRows], model: Model | None = None) -> Served:
     """Run the transforms on what the views answered, build the vector, ask the model."""
     derived = derive(bundle, spine, views)
-    served = Served(spine, views, derived, np.empty((0, 0)))
-    matrix = vector(bundle, served)
-    return replace(served, vector=matrix, prediction=None if model is None else model.predict(matrix))
+    matrix = vector(bundle, Served(spine, views, derived, _NOTHING))
+    return Served(spine, views, derived, matrix, None if model is None else model.predict(matrix))
 
 
 def derive(bundle: Bundle, spine: Spine, views: Mapping[str, ViewRows]) -> dict[str, Column]:
     """Every derived feature, by full name: those of the on-demand views, then the model inputs, which may read them."""
+    if not bundle.derived:
+        return {}
     known: dict[str, Column] = dict(spine.request)
     for view in bundle.views:
         known |= {view.full_name(name): column for name, column in views[view.name].features.items()}
@@ -96,6 +105,9 @@ def _declared(column: Column, spec: Derived) -> Column:
 
 def vector(bundle: Bundle, served: Served) -> npt.NDArray[np.float64]:
     """What enters the model: float64 (n, k), C-contiguous, NaN where there is no value."""
+    block = served.only_block(bundle)
+    if block is not None and block.dtype is Dtype.FLOAT64 and bundle.straight:
+        return np.ascontiguousarray(block.matrix.T)
     columns = [served.feature(bundle, name) for name in bundle.vector]
     n = len(served.spine)
     if 0 < n <= _FEW and columns and all(column.dtype is Dtype.FLOAT64 for column in columns):  # one gathering
@@ -106,6 +118,16 @@ def vector(bundle: Bundle, served: Served) -> npt.NDArray[np.float64]:
         if not column.dtype.is_float:
             matrix[~column.present, i] = np.nan
     return matrix
+
+
+def statuses(bundle: Bundle, served: Served) -> npt.NDArray[np.uint8]:
+    """The status of every feature, uint8 (n, features of `Bundle.dtypes`), C-contiguous."""
+    block = served.only_block(bundle)
+    if block is not None:
+        return np.ascontiguousarray(block.statuses.T)
+    columns = [column.status for column in served.features(bundle).values()]
+    n, k = len(served.spine), len(columns)
+    return np.ascontiguousarray(np.concatenate(columns or [np.empty(0, np.uint8)]).reshape(k, n).T)
 
 
 # -- the flat form ----------------------------------------------------------------------------------------------------
@@ -145,17 +167,15 @@ def to_batch(bundle: Bundle, served: Served, into: pa.Schema) -> pa.RecordBatch:
         rows = served.views[view.name]
         columns.append(pa.array(rows.status))
         columns += [_instants(times) for times in (rows.event, rows.created, rows.watermark)]
-    features = list(served.features(bundle).values())
-    n, k = len(spine), len(features)
-    statuses = np.concatenate([column.status for column in features] or [np.empty(0, np.uint8)]).reshape(k, n)
-    whole = not statuses.any()
-    columns += [column.to_arrow(whole=whole) for column in features]
-    row_by_row = pa.py_buffer(statuses.T.tobytes())
-    columns.append(pa.Array.from_buffers(pa.binary(k), n, [None, row_by_row]))
+    by_row = statuses(bundle, served)
+    whole = not by_row.any()
+    columns += [column.to_arrow(whole=whole) for column in served.features(bundle).values()]
+    columns.append(pa.Array.from_buffers(into.field("statuses").type, len(spine), [None, pa.py_buffer(by_row)]))
     flat = pa.array(np.ascontiguousarray(served.vector).reshape(-1))
-    columns.append(pa.FixedSizeListArray.from_arrays(flat, type=into.field("vector").type))
+    # `from_arrays` divides by the length of the lists, which is 0 where nothing is numeric
+    columns.append(pa.Array.from_buffers(into.field("vector").type, len(spine), [None], children=[flat]))
     prediction = served.prediction
-    columns.append(pa.nulls(n, pa.float64()) if prediction is None else pa.array(prediction, from_pandas=True))
+    columns.append(pa.nulls(len(spine), pa.float64()) if prediction is None else pa.array(prediction, from_pandas=True))
     return pa.RecordBatch.from_arrays(columns, schema=into)
 
 

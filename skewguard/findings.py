@@ -24,7 +24,7 @@ class Kind(enum.StrEnum):
     LOG = "log"  # the log itself is torn, empty or of another service
     DUPLICATE = "duplicate"  # a request id was logged more than once
     INCOMPLETE = "incomplete"  # requests that were answered, or had an outcome, are not in the log
-    CONSTRAINT = "constraint"  # what always held between two columns of the snapshot does not hold in the log
+    CONSTRAINT = "constraint"  # what always held in or between columns of the snapshot does not hold in the log
     FROZEN = "frozen"  # a source repeats itself, or stands still, longer than it ever did in the snapshot
     CLOCK = "clock"  # a column that encodes the time disagrees with the logged time
     PERFORMANCE = "performance"  # outcomes say that the model does worse than in the window before

@@ -155,7 +155,7 @@ def expire(
     if late.any():
         status = np.where(late, _FUTURE, status)
     if ttl_us is not None:
-        old = found & (as_of - np.where(found, event, as_of) > ttl_us)
+        old = found & (event < as_of - ttl_us)
         if old.any():
             status = np.where(old, _EXPIRED, status)
     return status

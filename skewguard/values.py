@@ -8,6 +8,7 @@ Times are UTC, microseconds.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -278,6 +279,37 @@ class Column:
         if self.dtype.is_float:
             return status, (self.values + self.dtype.numpy.type(0)).tobytes()  # -0.0 + 0.0 is 0.0
         return status, self.values.tobytes()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Block(Mapping[str, Column]):
+    """Columns of one dtype for the same n rows, side by side: what is done to all of them is done at once.
+
+    `matrix` (k, n) of `dtype.numpy` and `statuses` (k, n) uint8 are C-contiguous; `names` says at which of the k places
+    each column lies, in their order. A column is made when it is asked for, and shares its memory with the block.
+    """
+
+    dtype: Dtype
+    names: Mapping[str, int]
+    matrix: Array
+    statuses: npt.NDArray[np.uint8]
+
+    def __getitem__(self, name: str) -> Column:
+        at = self.names[name]
+        return Column(self.dtype, self.matrix[at], self.statuses[at])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def under(self, status: npt.NDArray[np.uint8]) -> Block:
+        """The same where a row is no more present than `status` (n,) says."""
+        worse = np.maximum(self.statuses, status)
+        matrix = self.matrix.copy()
+        matrix[worse > _WITH_VALUE] = self.dtype.filler
+        return Block(self.dtype, self.names, matrix, worse)
 
 
 def same(a: Column, b: Column, *, rtol: float = 0.0, atol: float = 0.0, ulps: int = 0) -> Mask:

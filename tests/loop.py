@@ -119,8 +119,8 @@ def changed(view: View, feature: str, change: Callable[[Column], Column]) -> Cal
         if row is None or not key.startswith(prefix):
             return row
         rows = unpack(layout, [row])
-        rows.features[feature] = change(rows.features[feature])
-        columns = [rows.features[name] for name in layout.names]
+        features = {**rows.features, feature: change(rows.features[feature])}
+        columns = [features[name] for name in layout.names]
         return pack(layout, rows.event, rows.created, int(rows.available[0]), columns)[0]
 
     return read

@@ -111,6 +111,7 @@ def test_a_guard_without_evidence_exits_with_3(run: Run, project: Path) -> None:
         (["--out", "nowhere/verdict.json"], "nowhere/verdict.json"),
         (["--model", "nowhere"], "nowhere: expected a model folder, found nothing"),
         (["--findings", "nowhere.json"], "nowhere.json"),
+        (["--registered-name", "other"], "not 'other': no gate would ask for this verdict"),
     ],
 )
 def test_a_guard_that_could_not_run_exits_with_2(run: Run, flags: list[str], reason: str) -> None:
@@ -325,7 +326,9 @@ def test_a_key_in_brackets_is_shown_as_it_is(run: Run, project: Path, loop: Loop
     assert "request [/b]: tail [bold]N1[/x], origin" in out
 
 
-@pytest.mark.parametrize("argv", [[], ["guards"], ["snapshot", "make"], ["guard", "--cross-check", "many"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["guards"], ["snapshot", "make"], ["guard", "--cross-check", "many"], ["guard", "--counted", "-5"]]
+)
 def test_a_wrong_command_line_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """What argparse refuses is 'could not run' as well, with the usage."""
     with pytest.raises(SystemExit) as raised:

@@ -13,8 +13,16 @@ import pytest
 from skewguard.answer import Served, answer
 from skewguard.compare import Constraints, Drift, Frozen, Uniqueness, Unknown
 from skewguard.compare.constraints import Rules, rules
-from skewguard.compare.frozen import Habits, habits
-from skewguard.compare.outcomes import Predictions, fell, missing, performance, read_outcomes, uncounted
+from skewguard.compare.frozen import Habits, Spell, habits
+from skewguard.compare.outcomes import (
+    Predictions,
+    contradicted,
+    fell,
+    missing,
+    performance,
+    read_outcomes,
+    uncounted,
+)
 from skewguard.compare.unknown import asked
 from skewguard.contract import Contract
 from skewguard.errors import EvidenceError
@@ -116,6 +124,13 @@ def test_a_clock_that_is_off_is_found(loop: Loop, held: Rules, today: Served) ->
     assert (finding.kind, finding.feature, finding.rows) == (Kind.CLOCK, "scheduled", 150)
 
 
+def test_a_request_that_waited_is_no_wrong_clock(loop: Loop, held: Rules, today: Served) -> None:
+    """Real requests come seconds or minutes later than the asks of training, which are an hour before to the second."""
+    waited = np.random.default_rng(0).integers(0, 9 * MINUTE, len(today.spine))
+    shifted = replace(today, spine=replace(today.spine, as_of=today.spine.as_of + waited))
+    assert _broken(loop, held, shifted) == []
+
+
 def test_a_habit_is_no_law(loop: Loop, training: Served) -> None:
     """What held in the earlier days and not in the later is not held against anybody."""
     moved = training.spine.as_of > np.median(training.spine.as_of)
@@ -199,8 +214,9 @@ def test_spells_that_the_snapshot_is_too_short_for_are_not_judged(loop: Loop, to
     day = _varied(today)
     stuck = (day.views["weather"].event >= us(at(12))) & (day.views["weather"].event < us(at(20)))
     still = _with_feature(day, "weather", "wind", np.where(stuck, 11.0, day.views["weather"].features["wind"].values))
-    assert _frozen(loop, Habits({("weather", "wind"): HOUR}, {}, DAY), still) == []
-    assert _frozen(loop, Habits({("weather", "wind"): HOUR}, {}, 100 * DAY), still) != []
+    held = {("weather", "wind"): _never_longer_than(HOUR)}
+    assert _frozen(loop, Habits(held, {}, DAY), still) == []
+    assert _frozen(loop, Habits(held, {}, 100 * DAY), still) != []
 
 
 def test_a_spell_ends_where_the_log_shows_nothing(loop: Loop, today: Served) -> None:
@@ -209,9 +225,36 @@ def test_a_spell_ends_where_the_log_shows_nothing(loop: Loop, today: Served) -> 
     seen = np.flatnonzero((event < us(at(3))) | (event >= us(at(17))))
     wind = today.views["weather"].features["wind"].values
     still = take(_with_feature(today, "weather", "wind", np.full(len(wind), 11.0)), seen)
-    held = Habits({("weather", "wind"): 4 * HOUR}, {}, 100 * DAY)
+    held = Habits({("weather", "wind"): _never_longer_than(4 * HOUR)}, {}, 100 * DAY)
     assert _frozen(loop, held, still) != []
     assert _frozen(loop, replace(held, spacing={"weather": 5 * HOUR}), still) == []
+
+
+def _never_longer_than(spell: int) -> Spell:
+    return Spell(np.empty(0, dtype=np.uint64), None, spell)
+
+
+def test_a_row_that_is_usual_may_stay_and_another_may_not(loop: Loop, training: Served, today: Served) -> None:
+    """Calm nights teach nothing about winds: a row that stands still for hours is found, a calm as long is not."""
+
+    def calm(served: Served, value: float, from_hour: int, hours: int) -> Served:
+        event = served.views["weather"].event // HOUR
+        night = (event % 24 >= from_hour) & (event % 24 < from_hour + hours)
+        still = _varied(served)
+        for name in ("wind", "gust"):
+            values = still.views["weather"].features[name].values
+            still = _with_feature(still, "weather", name, np.where(night, value, values))
+        return still
+
+    learnt = replace(habits(loop.bundle, calm(training, 0.0, 2, 7)), oldest={}, span=100 * DAY)
+    spell = learnt.longest["weather", ""]
+    assert spell.longest is not None
+    assert spell.seldom is not None
+    assert spell.seldom < spell.longest
+    only = replace(learnt, longest={("weather", ""): spell})
+    assert _frozen(loop, only, calm(today, 0.0, 2, 9)) == []
+    (finding,) = _frozen(loop, only, calm(today, 11.7, 2, 9))
+    assert finding.feature == "weather"
 
 
 def test_a_source_that_stands_still_grows_too_old(loop: Loop, training: Served, today: Served) -> None:
@@ -397,6 +440,29 @@ def test_a_model_that_does_worse_than_in_the_window_before_is_found() -> None:
     assert len(told) == 2
     again, third = _window(4_000, 0.06, 3)
     assert fell(again, before, pa.concat_tables([first, third]))[0] == []
+
+
+def test_outcomes_that_contradict_the_predictions_are_found_and_a_poor_model_is_not() -> None:
+    """Outcomes turned over in the last third fail in that stretch; outcomes that nobody could predict do not."""
+    rng = np.random.default_rng(3)
+    n = 3_000
+    prediction = rng.random(n)
+    logged = Predictions(np.array([str(i) for i in range(n)], dtype=object), np.arange(n) * MINUTE, prediction, {})
+
+    def became(late: Array) -> pa.Table:
+        columns = [pa.array(logged.ids, pa.string()), pa.array(late.astype(float)), pa.array(logged.as_of)]
+        return pa.table(
+            [*columns[:2], columns[2].cast(pa.timestamp("us", "UTC"))], ["id", "outcome", "event_timestamp"]
+        )
+
+    right = rng.random(n) < prediction
+    assert contradicted(logged, became(right)) is None
+    assert contradicted(logged, became(rng.random(n) < 0.3)) is None
+    finding = contradicted(logged, became(np.where(np.arange(n) >= 2_000, ~right, right)))
+    assert finding is not None
+    assert (finding.kind, finding.feature) == (Kind.CONSTRAINT, "prediction")
+    assert contradicted(logged, became(~right * 2.5)) is None  # no classifier's outcomes
+    assert contradicted(logged.take(np.arange(50)), became(~right)) is None
 
 
 def test_a_slice_that_does_worse_is_named() -> None:

@@ -87,6 +87,31 @@ def test_a_poorer_log_still_shows_wrong_values(loop: Loop, tmp_path: Path, poore
     assert ids(guarded, "mismatched") == loop.touched(log)
 
 
+def test_a_store_may_take_away_what_has_expired_and_nothing_else(loop: Loop, tmp_path: Path) -> None:
+    """Rows beyond their TTL that the store no longer had pass; the same answer where a row was alive is a mismatch."""
+
+    def without(gone: int) -> Poorer:
+        def poorer(rows: ViewRows) -> ViewRows:
+            here = rows.status == gone
+            features = {
+                name: Column.build(c.dtype, c.values, np.where(here, np.uint8(Status.NOT_FOUND), c.status))
+                for name, c in rows.features.items()
+            }
+            status = np.where(here, np.uint8(Status.NOT_FOUND), rows.status)
+            event, created = (np.where(here, NO_TIME, times) for times in (rows.event, rows.created))
+            return replace(rows, status=status, event=event, created=created, features=features)
+
+        return poorer
+
+    assert any((rows.status == Status.EXPIRED).any() for rows in loop.pairs().served.views.values())
+    passed = loop.guard(_logged(loop, loop.pairs(), tmp_path / "expired", without(Status.EXPIRED))).verdict
+    assert (passed.ruling, passed.coverage.mismatched) == (Ruling.PASS, 0)
+    failed = loop.guard(_logged(loop, loop.pairs(), tmp_path / "alive", without(Status.PRESENT))).verdict
+    assert failed.ruling is Ruling.FAIL
+    alive = [rows.status == Status.PRESENT for rows in loop.pairs().served.views.values()]
+    assert failed.coverage.mismatched == int(np.logical_or.reduce(alive).sum())
+
+
 def test_a_stock_store_that_stands_still_is_stale(loop: Loop, tmp_path: Path) -> None:
     """An event in seconds is enough to name the row, and its age follows."""
     log = loop.play(tmp_path / "rich", Fault(stopped=("weather", at(12), at(15))))
@@ -155,6 +180,32 @@ def test_a_source_that_lost_its_history_is_no_mismatch(loop: Loop, tmp_path: Pat
     assert guarded.verdict.findings == ()
     assert guarded.verdict.ruling is Ruling.UNKNOWN
     assert 0 < len(ids(guarded, "unverifiable")) < 180
+
+
+def test_a_source_that_is_not_loaded_yet_is_no_mismatch(loop: Loop, tmp_path: Path) -> None:
+    """What was served from rows that became known after the source ends cannot be judged, and it says since when."""
+
+    def until_noon(table: pa.Table) -> pa.Table:
+        return table.filter(pc.less(table["known"], pa.scalar(at(12), table["known"].type)))
+
+    guarded = guard(loop.clean_log, _moved(loop, tmp_path, "weather", until_noon), POLICY)
+    assert guarded.verdict.findings == ()
+    assert guarded.verdict.ruling is Ruling.UNKNOWN
+    assert 0 < len(ids(guarded, "unverifiable")) < 180
+    assert "the source of weather ends at 2024-03-04T1" in "".join(guarded.verdict.reasons)
+
+
+def test_a_source_that_lost_one_keys_rows_is_no_mismatch(loop: Loop, tmp_path: Path) -> None:
+    """Where the snapshot's digest says that a source was rewritten, a row that it no longer has may have been there."""
+
+    def without_newark(table: pa.Table) -> pa.Table:
+        return table.filter(pc.not_equal(table["origin"], "EWR"))
+
+    guarded = guard(loop.clean_log, _moved(loop, tmp_path, "weather", without_newark), POLICY)
+    assert guarded.verdict.findings == ()
+    assert guarded.verdict.ruling is Ruling.UNKNOWN
+    from_newark = {row["id"] for row in loop.asks.to_pylist() if row["origin"] == "EWR"}
+    assert ids(guarded, "unverifiable") <= from_newark
 
 
 def test_values_that_were_rewritten_in_place_are_told_by_the_snapshots_digest(loop: Loop, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from skewguard.errors import DefinitionError, SourceError
 from skewguard.expectations import Suite, keep, load, save, snapshot_suite, source_suite
 from skewguard.findings import Finding, Kind
 from skewguard.policy import Policy
+from skewguard.report import to_html
 from skewguard.values import Dtype
 from skewguard.verdict import Coverage, Ruling, Subject, judge
 
@@ -520,3 +521,24 @@ def test_data_docs_are_written_on_request(tmp_path: Path, validate: Validate) ->
         assert told in page, told
     table = page[page.index("Evaluated Expectations") :]
     assert re.search(r"Evaluated Expectations\D+5\D", re.sub(r"<[^>]*>", " ", table))
+
+
+def test_a_suite_that_the_library_itself_saved_is_judged_and_told(tmp_path: Path, validate: Validate) -> None:
+    """Written with the library's own classes, as its documents show, and saved by a file context of its own."""
+    import great_expectations as gx
+    from great_expectations import expectations
+
+    gxe: Any = expectations  # its names are not exported for type checkers
+    context = gx.get_context(mode="file", project_root_dir=str(tmp_path / "desk"))
+    written = context.suites.add(gx.ExpectationSuite(name="weather_desk"))
+    written.add_expectation(gxe.ExpectColumnValuesToBeBetween(column="wind", min_value=0, max_value=1))
+    written.add_expectation(gxe.ExpectColumnValuesToNotBeNull(column="origin"))
+    written.add_expectation(gxe.ExpectTableRowCountToBeBetween(min_value=1))
+    written.save()
+    (saved,) = (tmp_path / "desk").rglob("weather_desk.json")
+    suite = load(saved.parent, "weather_desk")
+    (finding,) = run(validate, tmp_path, weather(), suite)
+    assert (finding.feature, finding.kind) == ("weather__wind", Kind.EXPECTATION)
+    verdict = judge([finding], Coverage(rows=5000, equal=5000), Subject(evidence="shadow"), Policy(("*",)), now=START)
+    assert verdict.ruling is Ruling.FAIL
+    assert "expected 0 to 1" in to_html(verdict)

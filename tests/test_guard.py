@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -13,16 +14,17 @@ import pytest
 from skewguard.answer import answer, schema, to_batch
 from skewguard.contract import Contract
 from skewguard.definitions import Bundle
+from skewguard.errors import EvidenceError
 from skewguard.findings import DOUBTS, Finding, Kind, Tap
 from skewguard.offline import OfflineStore, Rule
 from skewguard.online import Layout, OnlineStore
 from skewguard.online.keys import row_key
 from skewguard.online.layout import unpack
 from skewguard.servinglog import ServingLog, read_log
-from skewguard.snapshot import build_snapshot
+from skewguard.snapshot import build_snapshot, load_snapshot
 from skewguard.spine import Spine, ViewRows, read_spine
 from skewguard.values import NO_TIME, Array, Column, Mask, Status
-from skewguard.verdict import Ruling
+from skewguard.verdict import Ruling, load_findings
 from skewguard.workflows.guard import Guarded, guard
 from tests.loop import (
     HOUR,
@@ -347,6 +349,53 @@ def test_a_log_that_is_not_there_is_unknown(loop: Loop, tmp_path: Path) -> None:
     for verdict in (missing, loop.guard(tmp_path).verdict):
         assert verdict.ruling is Ruling.UNKNOWN
         assert "expected the folder of a serving log, found none" in verdict.reasons[0]
+
+
+def test_rows_of_another_service_under_our_name_are_unknown(loop: Loop, tmp_path: Path) -> None:
+    """A folder that was renamed does not make another service's rows ours: its segments say whose they are."""
+    with ServingLog(tmp_path, "another", schema(loop.bundle), loop.header()) as log:
+        log.append(_one_row(loop))
+    (tmp_path / "another").rename(tmp_path / SERVICE)
+    verdict = loop.guard(tmp_path).verdict
+    assert verdict.ruling is Ruling.UNKNOWN
+    assert f"holds rows of service another, not {SERVICE}" in verdict.reasons[0]
+
+
+def test_a_log_whose_only_segment_is_damaged_says_so(loop: Loop, tmp_path: Path) -> None:
+    """Bytes that nobody can read are no empty log."""
+    with ServingLog(tmp_path, SERVICE, schema(loop.bundle), loop.header()) as log:
+        log.append(_one_row(loop))
+    (segment,) = (tmp_path / SERVICE).glob("*.seg")
+    segment.write_bytes(segment.read_bytes()[:-20])
+    verdict = loop.guard(tmp_path).verdict
+    assert verdict.ruling is Ruling.UNKNOWN
+    assert f"{segment.name} is damaged" in verdict.reasons[0]
+
+
+def test_a_snapshot_that_lost_a_column_is_unknown(loop: Loop, tmp_path: Path) -> None:
+    """Rows that lack a column are named, and no exception."""
+    shutil.copytree(loop.snapshot.path, tmp_path / "snapshot")
+    rows = tmp_path / "snapshot" / "rows.parquet"
+    pq.write_table(pq.read_table(rows).drop_columns(["weather__wind"]), rows)
+    verdict = guard(loop.clean_log, load_snapshot(tmp_path / "snapshot"), POLICY).verdict
+    assert verdict.ruling is Ruling.UNKNOWN
+    assert "rows.parquet is torn" in verdict.reasons[0]
+
+
+def test_a_snapshot_without_a_profile_says_that_drift_was_not_looked_at(loop: Loop, tmp_path: Path) -> None:
+    """What is not looked at stands in the coverage, so that silence is no calm."""
+    shutil.copytree(loop.snapshot.path, tmp_path / "snapshot")
+    (tmp_path / "snapshot" / "profile.json").unlink()
+    verdict = guard(loop.clean_log, load_snapshot(tmp_path / "snapshot"), POLICY).verdict
+    assert verdict.ruling is Ruling.PASS
+    assert any("whether the inputs moved" in line for line in verdict.coverage.blind)
+
+
+def test_findings_that_are_no_list_are_refused(tmp_path: Path) -> None:
+    """An empty object is no list without findings."""
+    (tmp_path / "f.json").write_text("{}")
+    with pytest.raises(EvidenceError, match="expected a JSON list of findings, got a dict"):
+        load_findings(tmp_path / "f.json")
 
 
 def _one_row(loop: Loop) -> pa.RecordBatch:

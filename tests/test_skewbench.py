@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.skewbench import attribution, looks
+from benchmarks.skewbench.chain import Broken, Reader, _each
 from benchmarks.skewbench.clean import KINDS
 from benchmarks.skewbench.faults import CAUSES, FAULTS
 from benchmarks.skewbench.faults.case import Case, differs, mixed
@@ -17,8 +18,13 @@ from benchmarks.skewbench.world import HOUR, Window, World
 from skewguard.answer import answer
 from skewguard.findings import Cause, Finding, Kind, Tap
 from skewguard.offline import OfflineStore
+from skewguard.online import Layout, open_store
+from skewguard.online.keys import row_key
+from skewguard.online.layout import unpack
 from skewguard.spine import read_spine
-from tests.loop import Loop
+from skewguard.values import Column
+from skewguard.workflows.materialize import materialize
+from tests.loop import PROJECT, Loop, at, us
 
 GENERATOR = Path("benchmarks/skewbench/faults")
 DETECTORS = ("compare", "replay", "causes", "verdict", "workflows", "audit", "statistics", "policy", "findings")
@@ -104,3 +110,22 @@ def test_a_rate_of_nothing_is_no_rate() -> None:
     """No trial is no figure."""
     assert rate([]) is None
     assert rate([True, False]) == 0.5
+
+
+def test_a_broken_reader_changes_its_own_view_now_and_then_and_no_other(loop: Loop, tmp_path: Path) -> None:
+    """What replica B of the chain reads is wrong in a share of the reads, in one feature of one view."""
+    store = open_store(f"sqlite:{tmp_path / 'online.db'}")
+    with OfflineStore(loop.bundle.views) as offline:
+        materialize(loop.bundle, offline, store, us(at(0)))
+    asked = [row_key(PROJECT, loop.bundle.view(name), (key,)) for name, key in (("weather", "EWR"), ("plane", "N1"))]
+    broken = Broken("weather", _each(lambda c: Column.build(c.dtype, c.values + 1, c.status), "wind"), "weather")
+    reader = Reader(store, loop.bundle, broken)
+    right = store.mget(asked)
+    read = [reader.mget(asked) for _ in range(200)]
+    assert all(one[1] == right[1] for one in read)
+    wrong = [one[0] for one in read if one[0] is not None and one[0] != right[0]]
+    assert 0 < len(wrong) < 60
+    layout = Layout.of(loop.bundle.view("weather"))
+    served, true = (unpack(layout, rows).features["wind"].values[0] for rows in (wrong[:1], [right[0] or b""]))
+    assert served == true + 1
+    store.close()

@@ -9,7 +9,6 @@ os.environ.setdefault("FEAST_USAGE", "False")
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.skewbench import __doc__ as about
-from benchmarks.skewbench import figures, looks, peers, run, speed
+from benchmarks.skewbench import chain, figures, looks, peers, run, speed
 from benchmarks.skewbench.faults import FAULTS
-from benchmarks.skewbench.world import ROOT, World, build
+from benchmarks.skewbench.world import ROOT, World, alone, build
 
 
 def measured(world: World, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -40,6 +39,7 @@ def measured(world: World, arguments: argparse.Namespace) -> dict[str, Any]:
     found |= figures.attribution([*one, *five], slices, stacks)
     found["causes_p95_s"] = round(speed.causes(run.broken_view(world, 3 if quick else 20), world.root), 3)
     found |= _timed(speed.measure(world, 100_000))
+    found |= _chained(world, quick=quick)
     found["peers"] = peers.run(world, None if quick else arguments.peers, quick=quick)
     return found
 
@@ -58,6 +58,18 @@ def _looked(runs: int) -> dict[str, Any]:
 def _timed(seen: speed.Speed) -> dict[str, Any]:
     told = {name: round(value, 3) for name, value in asdict(seen).items()}
     return {"report_s_100k": told["report_s"], "speed": told}
+
+
+def _chained(world: World, *, quick: bool) -> dict[str, Any]:
+    """The core set through store, service, HTTP and log."""
+    seen = chain.run(world, chain.QUICK, hours=chain.QUICK_HOURS) if quick else chain.run(world)
+    faults = [one["detected"] for name, one in seen.items() if name != "clean"]
+    return {
+        "detect_chain": sum(map(bool, faults)) / len(faults),
+        "chain_faults": len(faults),
+        "chain_clean": seen["clean"]["ruling"],
+        "chain": seen,
+    }
 
 
 def _tell(quiet: bool) -> run.Tell:
@@ -85,12 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="build the data anew")
     arguments = parser.parse_args(argv)
     began = time.monotonic()
-    world = build(arguments.root, fresh=arguments.fresh)
-    try:
-        found = measured(world, arguments)
-    finally:
-        for left in world.root.glob("tmp*"):
-            shutil.rmtree(left)
+    with alone(arguments.root):
+        found = measured(build(arguments.root, fresh=arguments.fresh), arguments)
     found["seconds"] = round(time.monotonic() - began, 1)
     print(json.dumps(found))
     return 0

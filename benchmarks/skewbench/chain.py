@@ -1,6 +1,6 @@
 """The real chain: a published SQLite store, two replicas of the service over HTTP, their log, the guard.
 
-    python -m benchmarks.skewbench.chain [--fault NAME ...] [--json]
+    python -m benchmarks.skewbench.chain [--fault NAME ...]
 
 Replica B reads its store through a fault. The day, the writer and the replicas are those of `pipelines.shadow`; this
 module also is what replica B runs.
@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from skewguard.definitions import Bundle
 from skewguard.online import Layout, OnlineStore, pack
@@ -31,10 +32,12 @@ from skewguard.online.layout import unpack
 from skewguard.values import Column, Status
 
 if TYPE_CHECKING:
+    from benchmarks.skewbench.world import World
     from pipelines.train import Candidate
+    from skewguard.verdict import Verdict
 
 FAULT = "SKEWBENCH_FAULT"
-DAY = date(2013, 11, 5)
+DAY = date(2013, 11, 1)
 SHARE = 0.1
 """Of the reads of replica B, which gets half of the requests."""
 
@@ -75,8 +78,10 @@ READING: dict[str, Broken] = {
                                "origin_congestion"),
     "skipped_entities": Broken("plane", None, "plane"),
 }  # fmt: skip
-STOPPED = ("tail_departure", (datetime(2013, 11, 5, 14, tzinfo=UTC), datetime(2013, 11, 5, 17, tzinfo=UTC)))
+STOPPED = ("weather", (datetime(2013, 11, 1, 12, tzinfo=UTC), datetime(2013, 11, 1, 15, tzinfo=UTC)))
 NAMES = ("clean", *READING, "writer_stopped")
+QUICK = ("clean", "unit")
+QUICK_HOURS = (10, 14)
 
 
 class Reader:
@@ -118,43 +123,62 @@ class Reader:
         self._store.close()
 
 
-def run(root: Path, names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Each fault for a day of requests: the ruling, and whether a finding that decided points at it."""
-    from benchmarks.skewbench.attribution import allowed
+def run(
+    world: World, names: Sequence[str] = NAMES, *, hours: tuple[int, int] = (0, 24)
+) -> dict[str, dict[str, object]]:
+    """Each fault for the requests of some hours of a day: the ruling, and whether what decided points at the fault."""
     from benchmarks.skewbench.ours import POLICY
-    from benchmarks.skewbench.world import build
-    from pipelines.score import asks_of
+    from benchmarks.skewbench.world import scratch
     from pipelines.shadow import Incident, Week, answer_week
     from skewguard.workflows.guard import guard
 
-    world = build(root)
-    found: dict[str, dict[str, object]] = {}
-    folder = Path(mkdtemp(dir=world.root))
+    folder = scratch(world.root)
+    before = os.environ.get(FAULT)
     try:
         candidate = _candidate(world.snapshot.path, world.snapshot.id, folder / "model")
+        found: dict[str, dict[str, object]] = {}
         for name in names:
-            os.environ[FAULT] = name
+            os.environ[FAULT] = name  # replica B is a process of its own
             incident = Incident("benchmarks.skewbench.chain", *(STOPPED if name == "writer_stopped" else ("", None)))
-            week = Week(asks_of(world.asks, DAY), folder / name, datetime(2013, 11, 5, tzinfo=UTC))
+            week = Week(_asks(world, hours), folder / name, datetime(DAY.year, DAY.month, DAY.day, tzinfo=UTC))
             answer_week(
                 world.snapshot.path / "bundle.json", f"sqlite:{folder / 'online.db'}", week, candidate, incident,
                 lambda *_: None,
             )  # fmt: skip
             verdict = guard(folder / name, world.snapshot, POLICY, extra=(), counted=week.asks.num_rows).verdict
-            deciding = [f for f in verdict.findings if f.message in verdict.reasons]
-            touched = READING[name].touched if name in READING else STOPPED[0]
-            right = [f for f in deciding if f.feature in allowed(frozenset({touched}), world.bundle)]
-            found[name] = {
-                "ruling": str(verdict.ruling),
-                "detected": bool(right) and name != "clean",
-                "rows": max((f.rows for f in deciding), default=0),
-                "of": verdict.coverage.rows,
-                "cause": right[0].cause if right else "",
-                "slices": list(right[0].slices) if right else [],
-            }
+            found[name] = _told(name, verdict, world.bundle)
+        return found
     finally:
         shutil.rmtree(folder)
-    return found
+        os.environ.pop(FAULT)
+        if before is not None:
+            os.environ[FAULT] = before
+
+
+def _asks(world: World, hours: tuple[int, int]) -> pa.Table:
+    """The requests of the day from one hour to another (UTC)."""
+    from pipelines.score import asks_of
+
+    day = asks_of(world.asks, DAY)
+    hour = pc.hour(day["event_timestamp"])
+    return day.filter(pc.and_(pc.greater_equal(hour, hours[0]), pc.less(hour, hours[1])))
+
+
+def _told(name: str, verdict: Verdict, bundle: Bundle) -> dict[str, object]:
+    from benchmarks.skewbench.attribution import allowed
+
+    deciding = [f for f in verdict.findings if f.message in verdict.reasons]
+    touched = READING[name].touched if name in READING else STOPPED[0]
+    right = [f for f in deciding if f.feature in allowed(frozenset({touched}), bundle)]
+    return {
+        "ruling": str(verdict.ruling),
+        "detected": bool(right) and name != "clean",
+        "rows": max((f.rows for f in deciding), default=0),
+        "of": verdict.coverage.rows,
+        "cause": right[0].cause if right else "",
+        "slices": list(right[0].slices) if right else [],
+        "reason": verdict.reasons[0],
+    }
 
 
 def _candidate(snapshot: Path, snapshot_id: str, folder: Path) -> Candidate:
@@ -184,13 +208,14 @@ def _candidate(snapshot: Path, snapshot_id: str, folder: Path) -> Candidate:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the core set."""
-    from benchmarks.skewbench.world import ROOT
+    from benchmarks.skewbench.world import ROOT, alone, build
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.skewbench.chain", description=__doc__)
     parser.add_argument("--fault", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--root", type=Path, default=ROOT)
     arguments = parser.parse_args(argv)
-    print(json.dumps(run(arguments.root, arguments.fault)))
+    with alone(arguments.root):
+        print(json.dumps(run(build(arguments.root), arguments.fault)))
     return 0
 
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import pyarrow as pa
 
 from benchmarks.skewbench.faults.case import Case, take
-from benchmarks.skewbench.world import Window, World
+from benchmarks.skewbench.world import Window, World, scratch
 from skewguard.answer import Served, schema, to_batch
 from skewguard.audit import audit
 from skewguard.findings import Finding
@@ -66,7 +65,7 @@ class Judged:
 
 def judged(case: Case, root: Path) -> Judged:
     """The guard's verdict on what was logged."""
-    folder = Path(mkdtemp(dir=root))
+    folder = scratch(root)
     try:
         write_log(case.window.world, case.served, case.labels, folder / "log")
         outcomes = _outcomes(case, folder / "outcomes")

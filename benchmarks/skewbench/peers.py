@@ -6,7 +6,9 @@ every alarm is false. KS, PSI and Jensen-Shannon are computed here; tools with n
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +30,14 @@ from skewguard.answer import Served, answer
 ROWS = 10_000
 REFERENCE_ROWS = 20_000
 OUTSIDE = ("evidently", "nannyml", "tfdv")
+OUTSIDE_EVERY = 5
+OUTSIDE_CLEAN = 9
 REFERENCES = ("training", "same window")
-PATIENCE = 3600
+QUIET = {"NML_DISABLE_USAGE_LOGGING": "1", "DO_NOT_TRACK": "1"}
+"""No tool tells its maker that it was run."""
+
+PATIENCE = 1800
+"""Seconds for all comparisons of one tool."""
 
 Frame = Mapping[str, npt.NDArray[Any]]
 
@@ -63,16 +71,18 @@ def run(world: World, venvs: Path | None, *, quick: bool) -> dict[str, Any]:
     references = {"training": _training(world)}
     references |= {f"truth-{i}": _truth(window) for i, window in enumerate((*windows, *clean))}
     faults = [fault for fault in FAULTS if not quick or fault in FAULTS[::5]]
-    jobs = [*_faults(windows, faults), *_clean((*windows, *clean))]
-    answers = {name: _here(test, references, jobs) for name, test in TESTS.items()}
+    jobs = [*_clean((*windows, *clean)), *_faults(windows, faults)]  # what is quiet without faults must be known
+    found = {name: _figures(_here(test, references, jobs), jobs) for name, test in TESTS.items()}
     if venvs is not None:
+        some = {fault.name for fault in faults[::OUTSIDE_EVERY]}  # seconds a comparison: a sample must do
+        few = [job for job in jobs if (job.fault in some if job.fault else job.window < OUTSIDE_CLEAN)]
         folder = world.root / "peers"
-        _written(folder, references, jobs)
+        _written(folder, references, few)
         for name in OUTSIDE:
             python = venvs / name / "bin" / "python"
             if python.exists():
-                answers[name] = _outside(name, python, folder)
-    return {name: _figures(answer_, jobs) for name, answer_ in answers.items()}
+                found[name] = _figures(_outside(name, python, folder), few)
+    return found
 
 
 # -- jobs -------------------------------------------------------------------------------------------------------------
@@ -206,13 +216,14 @@ def _written(folder: Path, references: Mapping[str, pa.Table], jobs: Sequence[Jo
 
 def _outside(name: str, python: Path, folder: Path) -> Answers:
     script = Path(__file__).parent / "outside" / f"{name}.py"
-    done = subprocess.run(  # noqa: S603  (our own script)
-        [str(python), str(script), str(folder / "jobs.json")], check=False, capture_output=True, text=True,
-        timeout=PATIENCE,
-    )  # fmt: skip
-    (folder / f"{name}.log").write_text(done.stdout + done.stderr)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    answers = Answers(str(lines[0]["version"]) if lines else f"failed: {done.stderr[-300:]}")
+    out, errors = folder / f"{name}.out", folder / f"{name}.log"
+    with out.open("w") as told, errors.open("w") as said, contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(  # noqa: S603  (our own script)
+            [str(python), str(script), str(folder / "jobs.json")], check=False, stdout=told, stderr=said,
+            timeout=PATIENCE, env=os.environ | QUIET,
+        )  # fmt: skip
+    lines = [json.loads(line) for line in out.read_text().splitlines() if line.startswith("{")]
+    answers = Answers(str(lines[0]["version"]) if lines else f"failed: {errors.read_text()[-300:]}")
     for line in lines[1:]:
         answers.alarms.append(set(line["alarms"]))
         answers.seconds.append(line["seconds"])
@@ -223,10 +234,17 @@ def _outside(name: str, python: Path, folder: Path) -> Answers:
 
 
 def _figures(answers: Answers, jobs: Sequence[Job]) -> dict[str, Any]:
-    found: dict[str, Any] = {"version": answers.version}
-    if len(answers.alarms) < len(jobs):
-        return found | {"failed": f"{len(answers.alarms)} of {len(jobs)} comparisons"}
-    pairs = list(zip(jobs, answers.alarms, strict=True))
+    done = jobs[: len(answers.alarms)]
+    names = {job.fault for job in done} - {""}
+    found: dict[str, Any] = {
+        "version": answers.version,
+        "faults": len(names),
+        "clean_windows": len({job.window for job in done if not job.fault}),
+        "comparisons": f"{len(done)} of {len(jobs)}",
+    }
+    if not names:
+        return found
+    pairs = list(zip(done, answers.alarms, strict=True))
     quiet = {(job.reference, job.window): alarms for job, alarms in pairs if not job.fault}
     for kind in REFERENCES:
         mine = [(job, alarms) for job, alarms in pairs if (job.reference == "training") is (kind == "training")]
@@ -238,8 +256,8 @@ def _figures(answers: Answers, jobs: Sequence[Job]) -> dict[str, Any]:
         five = [seen(job, alarms) for job, alarms in mine if job.share == 0.05]
         clean = [alarms for job, alarms in mine if not job.fault]
         found[f"against {kind}"] = {
-            "detect_visible_1pct": round(float(np.mean(one)), 4),
-            "detect_all_5pct": round(float(np.mean(five)), 4),
+            "detect_visible_1pct": round(float(np.mean(one)), 4) if one else None,
+            "detect_all_5pct": round(float(np.mean(five)), 4) if five else None,
             "false_alarm_windows": round(float(np.mean([bool(alarms) for alarms in clean])), 4),
             "false_columns": round(float(np.mean([len(alarms) for alarms in clean])), 2),
         }

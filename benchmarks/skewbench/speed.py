@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 
 from benchmarks.skewbench.faults.case import Case
 from benchmarks.skewbench.ours import POLICY, Held, write_log
-from benchmarks.skewbench.world import World
+from benchmarks.skewbench.world import World, scratch
 from skewguard.causes import explain
 from skewguard.compare import learn
 from skewguard.offline import OfflineStore
@@ -40,7 +39,7 @@ class Speed:
 def measure(world: World, rows: int) -> Speed:
     """The least of three; of a healthy log, asked cold each time."""
     window = world.window(len(world.asks) // 3, rows)
-    folder = Path(mkdtemp(dir=world.root))
+    folder = scratch(world.root)
     try:
         write_log(world, window.served, {}, folder / "log")
         began = time.perf_counter()
@@ -71,7 +70,7 @@ def causes(cases: list[Case], root: Path) -> float:
     """The 95th percentile, over cases of one broken view, of what it takes to explain all findings of one log."""
     seconds = []
     for case in cases:
-        folder = Path(mkdtemp(dir=root))
+        folder = scratch(root)
         try:
             world = case.window.world
             write_log(world, case.served, case.labels, folder / "log")

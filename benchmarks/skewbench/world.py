@@ -6,16 +6,19 @@ A writer follows the sources and publishes at fixed ticks; what a request gets i
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import numpy.typing as npt
@@ -153,7 +156,8 @@ class Window:
 def build(root: Path = ROOT, *, fresh: bool = False) -> World:
     """The flights as they are. What is there already is used: below `root`, a folder for each state of the code."""
     if fresh:
-        shutil.rmtree(root, ignore_errors=True)
+        for old in root.glob("*/"):
+            shutil.rmtree(old)
     root.mkdir(parents=True, exist_ok=True)
     sources = root / "sources"
     if not (sources / "asks.parquet").exists():
@@ -165,6 +169,30 @@ def build(root: Path = ROOT, *, fresh: bool = False) -> World:
         opened(own, _compiled(own, sources), sources, own / "snapshot")
     snapshot = load_snapshot(own / "snapshot")
     return World(own, snapshot, pq.read_table(sources / "asks.parquet"), OfflineStore(snapshot.bundle.views))
+
+
+def scratch(root: Path) -> Path:
+    """A new folder of this run's own, which `alone` takes away at last."""
+    return Path(mkdtemp(prefix=f"run-{os.getpid()}-", dir=root))
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Nobody else builds or reads below `root` meanwhile: data that change under a guard make it say UNKNOWN.
+
+    Raises `RuntimeError` where another run does. What this one leaves in scratch folders is taken away.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"another run uses {root}: wait for it, or name another folder with --root") from None
+        try:
+            yield
+        finally:
+            for left in root.glob(f"*/run-{os.getpid()}-*"):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _code() -> str:

@@ -27,11 +27,11 @@ def _guard_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="that model's folder: compute its predictions again")
     parser.add_argument("--findings", metavar="PATH", help="findings of other checks (JSON), judged with the rest")
     parser.add_argument(
-        "--cross-check", type=int, default=0, metavar="N", help="recompute N rows by the independent oracle"
+        "--cross-check", type=_count, default=0, metavar="N", help="recompute N rows by the independent oracle"
     )
     parser.add_argument("--since", metavar="WHEN", help="only what was asked since: 24h, 7d, or an instant")
     parser.add_argument("--outcomes", metavar="DIR", help="what became of the requests, see `skewguard outcomes`")
-    parser.add_argument("--counted", type=int, metavar="N", help="answers that the service's own metrics counted")
+    parser.add_argument("--counted", type=_count, metavar="N", help="answers that the service's own metrics counted")
     parser.add_argument("--audit", action="store_true", help="audit the snapshot too: could its rows have been known?")
     parser.add_argument("--feast-repo", metavar="DIR", help="read the truth through this repository's offline store")
     parser.add_argument("--feature-store-yaml", metavar="PATH", help="settings of that repository")
@@ -42,11 +42,18 @@ def _guard_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="PATH", help="write the verdict as JSON")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a count such as 0 or 200, got {text!r}")
+    return int(text)
+
+
 def _guard(arguments: argparse.Namespace, project: Project) -> int:
     from rich.console import Console
 
     from skewguard import report
     from skewguard.audit import audit
+    from skewguard.errors import PolicyError
     from skewguard.model import load_model
     from skewguard.policy import load_policy
     from skewguard.servinglog.privacy import secret_here
@@ -55,13 +62,19 @@ def _guard(arguments: argparse.Namespace, project: Project) -> int:
     from skewguard.workflows.guard import guard
 
     log, snapshot = project.require("log"), load_snapshot(project.require("snapshot"))
+    policy = load_policy(project.require("policy"))
+    if project.registered_name and not policy.governs_model(project.registered_name):
+        raise PolicyError(
+            f"{project.require('policy')} governs {', '.join(policy.governs)}, not {project.registered_name!r}: "
+            "no gate would ask for this verdict. Name the policy of that model, or add its name to `governs`"
+        )
     extra = load_findings(arguments.findings) if arguments.findings else None
     if arguments.audit:
         extra = [*(extra or ()), *audit(snapshot)]
     verdict = guard(
         log,
         snapshot,
-        load_policy(project.require("policy")),
+        policy,
         registered_name=project.registered_name,
         model_id=arguments.attach or "",
         model_digest=arguments.model_digest,
@@ -156,6 +169,9 @@ def _show(explanation: Explanation) -> None:
     for line in explanation.lines:
         table.add_row(line.feature, line.served, line.truth, line.state, style=_STYLES.get(line.state, "bold red"))
     console.print(table)
+    for line in explanation.lines:
+        if line.why:
+            console.print(f"{line.feature.replace('__', '.', 1)}: {line.why}", style="bold")
     differing = {line.feature.partition("__")[0] for line in explanation.lines if not line.equal}
     for source in explanation.sources:
         if source.view in differing or not differing:

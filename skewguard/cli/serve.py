@@ -23,7 +23,7 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model-digest", help="refuse to start with another model than this")
     parser.add_argument("--build", default="dev", help="the name of this build, for the log")
-    parser.add_argument("--evidence", choices=["production", "shadow"], default="production")
+    parser.add_argument("--evidence", choices=["production", "shadow", "probe"], default="production")
     parser.add_argument(
         "--accept-as-of", action="store_true", help="let requests name their own instant (replaying history)"
     )

@@ -3,11 +3,12 @@
 rows.py         Pairs -> findings and counts, tap by tap    tally.py     the same, added up over batches
 uniqueness.py   ids that were logged twice                  frozen.py    sources that repeat themselves
 constraints.py  what always held between columns            drift.py     the quiet channel
-unknown.py      keys that no source knows                   evidence.py  what they share
-learnt.py       what the snapshot teaches them
+domain.py       values that no column ever held             unknown.py   keys that no source knows
+learnt.py       what the snapshot teaches them              evidence.py  what they share
 """
 
 from skewguard.compare.constraints import Constraints
+from skewguard.compare.domain import Domains
 from skewguard.compare.drift import Drift, drift
 from skewguard.compare.evidence import Check
 from skewguard.compare.frozen import Frozen
@@ -22,6 +23,7 @@ __all__ = [
     "Check",
     "Comparison",
     "Constraints",
+    "Domains",
     "Drift",
     "Frozen",
     "Learnt",

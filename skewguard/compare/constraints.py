@@ -28,12 +28,18 @@ BENIGN = 0.001
 
 _GROUPS = 20
 _GROUP_ROWS = 5
+_ENTITIES = 1000
+"""So many groups or more are things of their own, such as planes, which change hands one day: no law."""
+
 _PURE = 0.99
 _NEAR = 0.05  # of the spread between quartiles
 _NEAR_ROWS = 100
 _DAY = 86_400_000_000
 _SOUGHT_IN = 30_000
+_BROKEN = 0.0001
 _MARGIN = 0.1
+_WAIT = 600_000_000
+"""A request may wait, or be sent again: below 10 minutes (microseconds) no clock is wrong; zones differ by 15."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ def _dependency_of(names: tuple[str, ...], field: str, bundle: Bundle, training:
     sizes = np.diff(np.append(first, len(group)))
     pure = value[first] == value[first + sizes - 1]  # in order: the least is the greatest
     enough, judged = pure & (sizes >= _GROUP_ROWS), sizes >= 2
-    if enough.sum() < _GROUPS or sizes[enough].sum() < MINIMUM_ROWS:
+    if not _GROUPS <= enough.sum() <= _ENTITIES or sizes[enough].sum() < MINIMUM_ROWS:
         return None
     if sizes[pure & judged].sum() < _PURE * sizes[judged].sum() or len(np.unique(value[first[enough]])) < 3:
         return None
@@ -183,7 +189,7 @@ def _is_law(one: Dependency, bundle: Bundle, training: Served) -> bool:
     if learnt is None:
         return False
     known, broken = _broken(learnt, bundle, take(training, np.flatnonzero(~earlier)))
-    return int(known.sum()) >= MINIMUM_ROWS // 2 and broken.sum() <= BENIGN * known.sum()
+    return int(known.sum()) >= MINIMUM_ROWS // 2 and broken.sum() <= _BROKEN * known.sum()
 
 
 def _broken(one: Dependency, bundle: Bundle, served: Served) -> tuple[Mask, Mask]:
@@ -233,7 +239,7 @@ def _clocks(training: Served) -> Iterator[tuple[str, tuple[int, int]]]:
         ahead = (column.values.view(np.int64) - training.spine.as_of)[column.present]
         least, most = int(ahead.min()), int(ahead.max())
         if most - least <= _DAY:
-            margin = int(_MARGIN * (most - least)) + 1_000_000
+            margin = max(int(_MARGIN * (most - least)), _WAIT)
             yield name, (least - margin, most + margin)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,14 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewguard.answer import Served, from_table
-from skewguard.compare.rows import EXAMPLES, by_hour
+from skewguard.compare.rows import EXAMPLES, counted_by_hour, told_by_hour
 from skewguard.definitions import Bundle
+from skewguard.errors import SnapshotError
 from skewguard.findings import Example, Finding, Kind, Tap
 from skewguard.snapshot import Snapshot
 from skewguard.statistics import log10_e
 from skewguard.values import Array, Column, Mask, instant
 
 SAMPLE_ROWS = 1 << 17
+
+LEAST, FACTOR = 0.02, 3.0
+"""A share may be so many times that of the snapshot's worst stretch, and so much greater: seasons bring new things."""
+
+_STRETCHES = (100, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
+_TOO_MUCH = 0.5
 
 
 class Check(Protocol):
@@ -39,7 +47,10 @@ def training_rows(snapshot: Snapshot, rows: int = SAMPLE_ROWS) -> Served:
         wanted = max(1, min(groups, groups * rows // max(file.metadata.num_rows, 1)))
         chosen = sorted({int(i) for i in np.linspace(0, groups - 1, wanted)}) if groups else []
         table = file.read_row_groups(chosen) if groups else file.read()
-    return from_table(snapshot.bundle, pa.table(table).combine_chunks())
+    try:
+        return from_table(snapshot.bundle, pa.table(table).combine_chunks())
+    except KeyError as error:
+        raise SnapshotError(f"{snapshot.path}: rows.parquet is torn, or of another version: {error.args[0]}") from error
 
 
 def numbers(bundle: Bundle, served: Served) -> dict[str, Array]:
@@ -55,6 +66,32 @@ def _float(column: Column) -> Array:
     return values
 
 
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """The share of odd rows that a healthy log of so many rows may have: (rows, share) pairs, fewest rows first.
+
+    What is odd comes in clusters, such as the hours of a storm, so that a short log may have a greater share.
+    """
+
+    shares: tuple[tuple[int, float], ...] = ()
+
+    @classmethod
+    def of(cls, odd: Mask, least: float = LEAST) -> Tolerance:
+        """By the worst stretches of the snapshot: `odd` are its later rows, in order of time, held against earlier."""
+        sums = np.concatenate([[0], np.cumsum(odd)])
+        shares = []
+        for rows in _STRETCHES:
+            if 2 * rows <= len(odd):
+                worst = float((sums[rows:] - sums[:-rows]).max()) / rows
+                shares.append((rows, max(FACTOR * worst, worst + least)))
+        return cls(tuple(shares))
+
+    def at(self, rows: int) -> float:
+        """For a log of so many rows; 1 where nothing is known of one so short, or too much is odd for a rule."""
+        share = next((share for most, share in reversed(self.shares) if most <= rows), 1.0)
+        return share if share <= _TOO_MUCH else 1.0
+
+
 class Hits:
     """Rows that break one rule, added up over batches: counts, hours, examples."""
 
@@ -62,20 +99,23 @@ class Hits:
         self.kind, self.feature, self.what, self.benign = kind, feature, what, benign
         self.rows, self.of = 0, 0
         self.examples: list[Example] = []
-        self._hours: dict[str, tuple[int, int]] = {}
+        self._hours: list[Array] = []
 
     def add(self, served: Served, hit: Mask, got: Sequence[str] | Array, wanted: Sequence[str] | Array) -> None:
         """`hit` (n,) of the rows; `got` and `wanted` of the rows that are hit, in order."""
         self.rows += int(hit.sum())
         self.of += len(hit)
-        for hour, of, bad in by_hour(served.spine.as_of, hit):
-            before = self._hours.get(hour, (0, 0))
-            self._hours[hour] = (before[0] + of, before[1] + bad)
+        self._hours.append(counted_by_hour(served.spine.as_of, hit))
         spine = served.spine
         for i, row in enumerate(np.flatnonzero(hit)[: EXAMPLES - len(self.examples)].tolist()):
             keys = ", ".join(f"{name} {column.value(row)}" for name, column in spine.keys.items())
             at = instant(int(spine.as_of[row]))
             self.examples.append(Example(str(spine.ids[row]), at, keys, str(got[i]), str(wanted[i])))
+
+    def beyond(self, tolerance: Tolerance) -> Finding | None:
+        """What they come to where they are more than is tolerated, else None."""
+        self.benign = tolerance.at(self.of)
+        return self.finding() if self.rows > self.benign * self.of else None
 
     def finding(self) -> Finding | None:
         """What they come to; None without a hit."""
@@ -89,7 +129,7 @@ class Hits:
             f"{self.feature}: {self.rows:,} of {self.of:,} {self.what}",
             Tap.NONE,
             examples=tuple(self.examples),
-            by_hour=tuple((hour, of, bad) for hour, (of, bad) in sorted(self._hours.items())),
+            by_hour=told_by_hour(self._hours),
             benign=self.benign,
             evidence=log10_e(self.rows, self.of, self.benign),
         )

@@ -1,4 +1,8 @@
-"""Sources that repeat themselves or stand still longer than they ever did: frozen alike for training and serving."""
+"""Sources that repeat themselves or stand still longer than they ever did: frozen alike for training and serving.
+
+Some values stay for long by nature: no rain, no departure at night. Hence those that a column holds often are held
+against the longest spell of all, the others against the longest spell of their kind.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,13 @@ BENIGN = 0.001
 """So many rows may come from a spell longer than any in the snapshot."""
 
 _LONGER = 2.0
+_ALONE = 3.0
+"""By so much must a spell be longer than any in the snapshot; one column alone may stay as it is by chance."""
+
 _EVENTS = 5
 _RUNS = 100
 _USUAL = 0.99
+_OFTEN = 0.02
 _ANY = 1 << 62
 _WHOLE = ""
 
@@ -56,22 +64,43 @@ class _Spells:
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Runs of equal values in successive source rows of one key: where they begin and end, and how many rows."""
+    """Runs of equal values in successive source rows of one key: where they begin and end, how many rows, of what."""
 
     start: npt.NDArray[np.int64]
     end: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     key: Array
+    value: Array
+
+    @property
+    def spell(self) -> npt.NDArray[np.int64]:
+        """How long each is, in microseconds."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """The longest time (microseconds) that a feature stayed at one of its `often` values (hashes), and at any other;
+    None where that is as long as the snapshot, or such runs are too few to tell."""
+
+    often: npt.NDArray[np.uint64]
+    longest: int | None
+    seldom: int | None
+
+    def limits(self, runs: _Runs) -> npt.NDArray[np.int64]:
+        """The longest spell in the snapshot that each run is held against."""
+        often, seldom = (_ANY if one is None else one for one in (self.longest, self.seldom))
+        return np.where(np.isin(runs.value, self.often), often, seldom)
 
 
 @dataclass(frozen=True)
 class Habits:
-    """How sources behaved, in microseconds: the longest time that a feature of a view (the whole view under "") stayed
-    as it was, and the greatest age at an ask; without those that say nothing, because they are as long as the snapshot.
+    """How sources behaved, in microseconds: how long a feature of a view (the whole view under "") stayed as it was,
+    and the greatest age at an ask; without those that say nothing, because they are as long as the snapshot.
     `spacing`: the usual time between a key's successive rows of a view; what lies in a longer gap was not seen.
     """
 
-    longest: dict[tuple[str, str], int]
+    longest: dict[tuple[str, str], Spell]
     oldest: dict[str, int]
     span: int = 1 << 62
     spacing: dict[str, int] = field(default_factory=dict)
@@ -93,12 +122,24 @@ def habits(bundle: Bundle, training: Served) -> Habits:
         ordered = spells.ordered()
         spacing[view.name] = _spacing(*ordered[:2])
         for i, name in enumerate(_names(view)):
-            runs = _runs(*ordered, i, spacing[view.name])
-            if len(runs.key) >= _RUNS and int(runs.rows.sum()) - len(np.unique(runs.key)) >= _RUNS:
-                most = int((runs.end - runs.start).max())
-                if most * 10 < span:
-                    longest[view.name, name] = most
+            spell = _spell(_runs(*ordered, i, spacing[view.name]), span, whole=name == _WHOLE)
+            if spell is not None:
+                longest[view.name, name] = spell
     return Habits(longest, oldest, span, spacing)
+
+
+def _spell(runs: _Runs, span: int, *, whole: bool) -> Spell | None:
+    """How long a column, or a `whole` row, stayed as it was, over a snapshot of `span` microseconds; None where that
+    says nothing. One column has no spells of their own for seldom values: a month is too short to know them."""
+    if len(runs.key) < _RUNS or int(runs.rows.sum()) - len(np.unique(runs.key)) < _RUNS:
+        return None
+    values, place = np.unique(runs.value, return_inverse=True)
+    often = values[np.bincount(place, weights=runs.rows) > _OFTEN * runs.rows.sum()]
+    of_often = np.isin(runs.value, often)
+    most = int(runs.spell.max())
+    rest = int(runs.spell[~of_often].max()) if whole and (~of_often).sum() >= _RUNS else most
+    longest, seldom = (one if one * 10 < span else None for one in (most, rest))
+    return None if longest is None and seldom is None else Spell(often, longest, seldom)
 
 
 class Frozen:
@@ -141,16 +182,23 @@ class Frozen:
         return found
 
     def _stand_still(self, view: View, served: Served, event: Array, there: Mask) -> None:
-        limit = int(_LONGER * self._oldest[view.name])
+        spacing = self._spacing.get(view.name, 0)
+        limit = int(_LONGER * self._oldest[view.name]) + (0 if spacing == _ANY else spacing)
         age = served.spine.as_of - event
         hit = there & (age > limit)
-        what = "rows were answered by a source row older than twice the oldest in the snapshot: the source stands still"
+        what = (
+            "rows were answered by a source row twice as old as any in the snapshot, and more: the source stands still"
+        )
         hits = self._still.setdefault(view.name, Hits(Kind.FROZEN, view.name, what, BENIGN))
         hits.add(served, hit, [_hours(one) for one in age[hit][:3].tolist()], [f"at most {_hours(limit)}"] * 3)
 
-    def _repeats(self, view: View, name: str, longest: int, runs: _Runs) -> Finding | None:
-        spell = runs.end - runs.start
-        long = (spell > _LONGER * longest) & (runs.rows >= _EVENTS) & (spell < self._span // 10)
+    def _repeats(self, view: View, name: str, held: Spell, runs: _Runs) -> Finding | None:
+        limits = held.limits(runs)
+        long = (
+            (runs.spell > (_ALONE if name else _LONGER) * limits)
+            & (runs.rows >= _EVENTS)
+            & (runs.spell < self._span // 10)
+        )
         if not long.any():
             return None
         rows, of = 0, 0
@@ -158,11 +206,11 @@ class Frozen:
             of += len(key)
             for start, end, one in zip(runs.start[long], runs.end[long], runs.key[long], strict=True):
                 rows += int(((key == one) & (event >= start) & (event <= end)).sum())
-        worst = int((runs.end - runs.start)[long].max())
+        worst = np.flatnonzero(long)[np.argmax(runs.spell[long])]
         feature = view.full_name(name) if name else view.name
         what = (
-            f"rows come from a spell in which the source repeated itself, up to {_hours(worst)} long; in the snapshot "
-            f"no spell was longer than {_hours(longest)}"
+            f"rows come from a spell in which the source repeated itself, up to {_hours(runs.spell[worst])} long; "
+            f"in the snapshot no spell of such values was longer than {_hours(limits[worst])}"
         )
         hits = Hits(Kind.FROZEN, feature, what, BENIGN)
         hits.rows, hits.of = rows, of
@@ -214,13 +262,13 @@ def _runs(key: Array, event: Array, values: Array, column: int, spacing: int) ->
     """
     if not len(key):
         nothing = np.empty(0, dtype=np.int64)
-        return _Runs(nothing, nothing, nothing, nothing)
+        return _Runs(nothing, nothing, nothing, nothing, nothing.view(np.uint64))
     mine = values[:, column]
     new = np.ones(len(key), dtype=bool)
     new[1:] = (key[1:] != key[:-1]) | (mine[1:] != mine[:-1]) | (np.diff(event) > spacing)
     first = np.flatnonzero(new)
     last = np.append(first[1:], len(key)) - 1
-    return _Runs(event[first], event[last], last - first + 1, key[first])
+    return _Runs(event[first], event[last], last - first + 1, key[first], mine[first])
 
 
 def _hours(us: int) -> str:

@@ -29,6 +29,9 @@ FLOOR = 0.05
 """A fall below which nothing is told: accuracy or area under the curve, absolute."""
 
 _SIGMAS = 5.0
+_SURE = 6.0
+_STRETCH = 400
+_STRETCHES = 16
 _MINIMUM = 100
 _SLICED = 24
 _HALF = 0.5
@@ -148,6 +151,35 @@ def fell(now: Predictions, before: Predictions, outcomes: pa.Table) -> tuple[lis
         by_hour=by_hour(current[0].as_of, wrong),
     )
     return [finding], told
+
+
+def contradicted(logged: Predictions, outcomes: pa.Table) -> Finding | None:
+    """Outcomes that contradict the predictions in some stretch of the log: no season turns a model upside down.
+
+    Told where the area under the curve lies more than `_SURE` standard errors below one half, in the worst of some
+    stretches: then the outcomes are joined or coded wrongly, or the model is.
+    """
+    known, outcome = _joined(logged, outcomes)
+    if not np.isin(outcome, (0.0, 1.0)).all():
+        return None
+    order = np.argsort(known.as_of, kind="stable")
+    worst: tuple[float, Array, Performance] | None = None
+    for rows in np.array_split(order, max(1, min(_STRETCHES, len(order) // _STRETCH))):
+        if len(rows) < _MINIMUM:
+            continue
+        seen = performance(known.prediction[rows], outcome[rows])
+        short = 0.0 if math.isnan(seen.auc) else _HALF - seen.auc - _SURE * _auc_error(seen)
+        if short > 0 and (worst is None or short > worst[0]):
+            worst = short, rows, seen
+    if worst is None:
+        return None
+    _, rows, seen = worst
+    at = known.as_of[rows]
+    message = (
+        f"prediction: {len(rows):,} of {len(order):,} outcomes, from {instant(int(at.min()))} on, contradict the "
+        f"predictions (area under the curve {seen.auc:.3f}): they are joined or coded wrongly, or the model is"
+    )
+    return Finding(Kind.CONSTRAINT, "prediction", len(rows), len(order), message, Tap.PREDICTION)
 
 
 def _joined(rows: Predictions, outcomes: pa.Table) -> tuple[Predictions, npt.NDArray[np.float64]]:

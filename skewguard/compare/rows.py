@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -226,9 +226,21 @@ def _observed(
 
 def by_hour(as_of: Array, rows: Mask) -> tuple[tuple[str, int, int], ...]:
     """(hour as ISO text, rows compared, rows that differ) for every hour in which something was asked."""
+    return told_by_hour([counted_by_hour(as_of, rows)])
+
+
+def counted_by_hour(as_of: Array, rows: Mask) -> Array:
+    """Hours since 1970 in which something was asked, rows compared, rows that differ: int64, shape (3, hours)."""
     hours, index = np.unique(as_of // _HOUR, return_inverse=True)
-    every, bad = np.bincount(index), np.bincount(index, weights=rows).astype(int)
-    return tuple((instant(int(h) * _HOUR), int(e), int(b)) for h, e, b in zip(hours, every, bad, strict=True))
+    return np.stack([hours, np.bincount(index), np.bincount(index, weights=rows).astype(np.int64)])
+
+
+def told_by_hour(counts: Sequence[Array]) -> tuple[tuple[str, int, int], ...]:
+    """Counts by hour, added up and put into words."""
+    every = np.concatenate([np.empty((3, 0), dtype=np.int64), *counts], axis=1)
+    hours, index = np.unique(every[0], return_inverse=True)
+    sums = (np.bincount(index, weights=every[i], minlength=len(hours)).astype(int) for i in (1, 2))
+    return tuple((instant(int(h) * _HOUR), int(e), int(b)) for h, e, b in zip(hours, *sums, strict=True))
 
 
 def _row_example(pairs: Pairs, view: View, row: int) -> Example:

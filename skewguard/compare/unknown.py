@@ -1,7 +1,8 @@
 """Keys that no source knows and the snapshot never asked for: keys that a client mangles agree on both sides.
 
 Both sides look up what was sent, and find nothing. New planes do so too: hence the share of such rows is held against
-that in the later half of the snapshot, where the earlier half is what was asked for before.
+that in the later half of the snapshot, in its worst stretch as long as the log; the earlier half is what was asked for
+before.
 """
 
 from __future__ import annotations
@@ -12,23 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from skewguard.answer import Served
-from skewguard.compare.evidence import Hits
+from skewguard.compare.evidence import Hits, Tolerance
 from skewguard.definitions import Bundle, View
 from skewguard.findings import Finding, Kind
 from skewguard.snapshot.hashing import hash_rows
 from skewguard.values import Mask, Status
 
 MINIMUM_ROWS = 1000
-LEAST, FACTOR = 0.02, 3.0
-"""The share may be so many times the snapshot's, and so much greater: seasons bring new keys."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Keys that the snapshot asked for (hashes, sorted) and the share of rows with unknown new ones, by view."""
+    """Keys that the snapshot asked for (hashes, sorted) and how many rows with unknown new ones are none, by view."""
 
     keys: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
-    share: dict[str, float] = field(default_factory=dict)
+    tolerance: dict[str, Tolerance] = field(default_factory=dict)
 
 
 def asked(bundle: Bundle, training: Served) -> Asked:
@@ -38,13 +37,14 @@ def asked(bundle: Bundle, training: Served) -> Asked:
     earlier = training.spine.as_of < np.median(training.spine.as_of)
     if not earlier.any():
         return Asked()
-    keys, share = {}, {}
+    later = np.argsort(training.spine.as_of, kind="stable")[int(earlier.sum()) :]
+    keys, tolerance = {}, {}
     for view in bundle.views:
         mine = _keys(view, training)
         new = _not_found(view, training) & ~np.isin(mine, mine[earlier])
         keys[view.name] = np.unique(mine)
-        share[view.name] = float(new[~earlier].mean())
-    return Asked(keys, share)
+        tolerance[view.name] = Tolerance.of(new[later])
+    return Asked(keys, tolerance)
 
 
 class Unknown:
@@ -66,17 +66,15 @@ class Unknown:
 
     def findings(self) -> list[Finding]:
         """One per view where they are more than is tolerated."""
-        found = [hits.finding() for hits in self._hits.values() if hits.rows > hits.benign * hits.of]
+        found = [hits.beyond(self.held.tolerance[name]) for name, hits in self._hits.items()]
         return [one for one in found if one is not None]
 
     def _of(self, view: View) -> Hits:
-        share = self.held.share[view.name]
         what = (
             f"rows ask for a key ({', '.join(key.ask for key in view.keys)}) that its source does not know and the "
-            f"snapshot never asked for; there such new keys came in {share:.2%} of the rows"
+            "snapshot never asked for, far more than such new keys came in there"
         )
-        benign = max(FACTOR * share, share + LEAST)
-        return self._hits.setdefault(view.name, Hits(Kind.CONSTRAINT, view.name, what, benign))
+        return self._hits.setdefault(view.name, Hits(Kind.CONSTRAINT, view.name, what))
 
 
 def _keys(view: View, served: Served) -> npt.NDArray[np.uint64]:

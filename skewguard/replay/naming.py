@@ -46,13 +46,13 @@ def hold(view: View, spine: Spine, got: ViewRows, true: ViewRows, truth: Truth, 
         asks, mine, expected = spine.take(other), got.take(other), true.take(other)
         found = _named(view, asks, mine, expected, truth, alike)
         named = _put(true, other, found.rows)
-        age[other] = np.where(
-            found.heard & _same_row(found, expected), np.uint8(Age.CURRENT), _age(view, asks, found, truth)
-        )
+        current = (found.heard & _same_row(found, expected)) | _evicted(mine, expected)
+        age[other] = np.where(current, np.uint8(Age.CURRENT), _age(view, asks, mine, found, truth))
         differing = found.heard & (found.event != NO_TIME) & (expected.event != NO_TIME)
         lag[other] = np.where(differing, expected.event - found.event, 0)
-    if _tells_no_absence(got):
-        named = _absent_as_served(named, got)
+    nothing = np.full(n, _tells_no_absence(got)) | _evicted(got, true)
+    if nothing.any():
+        named = _absent_as_served(named, got, nothing)
     right = _right(view, got, (named, true), alike)
     judged = ~np.isin(age, [Age.UNHEARD, Age.UNANSWERED]) & (named.event != NO_TIME)
     return Held(named, age, lag, _rewritten(view, spine, named, (judged & right, judged & ~right), truth))
@@ -128,21 +128,34 @@ def _tells_no_absence(got: ViewRows) -> bool:
     return bool((got.watermark == NO_TIME).all() and (got.created == NO_TIME).all()) and len(got.status) > 0
 
 
-def _absent_as_served(rows: ViewRows, got: ViewRows) -> ViewRows:
+def _evicted(got: ViewRows, true: ViewRows) -> Mask:
+    """Rows that a store no longer had, because they had expired: what is beyond its TTL may be taken away."""
+    return np.asarray(_not_there(got) & (true.status == Status.EXPIRED))
+
+
+def _not_there(got: ViewRows) -> Mask:
+    return np.asarray((got.status == Status.NOT_FOUND) & (got.event == NO_TIME))
+
+
+def _absent_as_served(rows: ViewRows, got: ViewRows, where: Mask) -> ViewRows:
     """The same rows, absent in the way in which they were served as absent: nothing equals nothing."""
     features = {}
     for name, column in rows.features.items():
         given = got.features[name]
-        both = ~column.present & ~given.present
+        both = where & ~column.present & ~given.present
         features[name] = replace(column, status=np.where(both, given.status, column.status))
     return replace(rows, features=features)
 
 
-def _age(view: View, asks: Spine, found: _Found, truth: Truth) -> npt.NDArray[np.uint8]:
+def _age(view: View, asks: Spine, mine: ViewRows, found: _Found, truth: Truth) -> npt.NDArray[np.uint8]:
     """The `Age` of rows that are not the truth's."""
     event, created = found.event, found.created
     best_event, best_created = truth.best(view, asks, asks.as_of - _patience(view) - 1)
     newer = (best_event > event) | ((best_event == event) & (best_created > created))
+    taken = np.flatnonzero(newer & _not_there(mine))  # what was there by then may have been taken away since
+    if len(taken):
+        before = truth.named(view, asks.take(taken), best_event[taken], best_created[taken])
+        newer[taken] = before.status != Status.EXPIRED
     overdue = np.uint8(Age.STALE if view.source.created else Age.UNVERIFIABLE)
     age = np.where(newer, overdue, np.uint8(Age.LAGGED))
     gone = np.flatnonzero(~found.heard)

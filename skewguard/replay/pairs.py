@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from skewguard.answer import Served
 from skewguard.definitions import Bundle
 from skewguard.spine import Spine, ViewRows
 from skewguard.transforms import numeric_class
-from skewguard.values import ULPS_ACROSS_CLASSES, Array, Column, Mask
+from skewguard.values import NO_TIME, ULPS_ACROSS_CLASSES, Array, Column, Mask
 
 HEADER_FIELDS = (
     "build", "host", "evidence", "model_id", "model_digest", "snapshot_id", "bundle_digest", "numeric_class"
@@ -55,6 +55,15 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.served.spine)
+
+    @property
+    def witnessed(self) -> Served:
+        """The truth without source rows where the source cannot say what they should have been: it may end there."""
+        views = {
+            name: replace(rows, event=np.where(self.age[name] == Age.UNVERIFIABLE, NO_TIME, rows.event))
+            for name, rows in self.truth.views.items()
+        }
+        return replace(self.truth, views=views)
 
     def take(self, rows: Array) -> Pairs:
         """The rows at `rows` (integer indices), as pairs of their own."""

@@ -47,8 +47,17 @@ def comparable(reading: LogReading, snapshot: Snapshot, model_digest: str | None
     """The segments whose rows can be held against the snapshot, by their headers; raises `EvidenceError`."""
     bundle = snapshot.bundle
     segments = [segment for segment in reading.segments if segment.rows]
+    if not segments and reading.damaged:
+        raise EvidenceError(
+            f"the log at {reading.root} holds no row that can be read: {reading.damaged[0].path.name} is damaged"
+        )
     if not segments:
         raise EvidenceError(f"the log at {reading.root} holds no row: nothing was served, or it was written elsewhere")
+    others_own = sorted({s.header.get("service", "") for s in segments} - {"", bundle.service})
+    if others_own:
+        raise EvidenceError(
+            f"the log at {reading.root} holds rows of service {', '.join(others_own)}, not {bundle.service}"
+        )
     if model_digest is not None:
         segments = [segment for segment in segments if segment.header.get("model_digest") == model_digest]
         if not segments:
@@ -68,12 +77,12 @@ def comparable(reading: LogReading, snapshot: Snapshot, model_digest: str | None
             f"the model that answered was trained on snapshot {foreign[0][:12]}, not {snapshot.id[:12]}: name that one"
         )
     for segment in segments:
-        _readable(segment, bundle)
+        check_readable(segment, bundle)
     return segments
 
 
-def _readable(segment: Segment, bundle: Bundle) -> None:
-    """Whether the rows of a segment hold all that an answer consists of, with keys as the sources have them."""
+def check_readable(segment: Segment, bundle: Bundle) -> None:
+    """Raise `EvidenceError` unless a segment's rows hold all that an answer consists of, with keys as sources have."""
     lacking = [
         f"{field.name} ({field.type})"
         for field in schema(bundle)

@@ -61,9 +61,11 @@ class Truth:
         self.bundle = of.bundle if isinstance(of, Snapshot) else of
         self._offline = offline
         self._cut: int | None = None
+        self.ended: dict[str, int] = {}
+        """When the last row became known (microseconds), of sources that ended before what was served from them."""
         self._feast: dict[str, OfflineStore] = {}
         self._changed: dict[str, frozenset[str] | None] = {}
-        self._times: dict[str, tuple[Ints, Array, bool]] = {}
+        self._times: dict[str, tuple[Ints, int, Array, bool]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -110,16 +112,17 @@ class Truth:
     def may_be_lost(self, view: View, event: Array, created: Array) -> Mask:
         """Of rows that the source does not have: whether it may have had them.
 
-        It may where they are older than all that it has, where it keeps one row per key (a table that is overwritten),
-        and in months that are others than when the snapshot was built; never where one other key has a row of these
-        times: then that key's row was served.
+        It may where they are older than all that it has, or became known later (a table that is loaded at night), where
+        it keeps one row per key (a table that is overwritten); never where one other key has a row of these times: then
+        that key's row was served. All may be lost where any month is another one than when the snapshot was built.
         """
-        events, times, one_per_key = self._witness(view)
-        changed = self._changed_months(view)
+        events, ends, times, one_per_key = self._witness(view)
         older = event < (events.min() if len(events) else LATEST)
-        lost = older | one_per_key | np.isin(_months(event), sorted(changed or ()))
+        later = np.maximum(event, created) > ends
+        if later.any():
+            self.ended[view.name] = ends
         elsewhere = np.isin(_pairs(event, created), times)
-        return np.asarray(lost & ~elsewhere)
+        return np.asarray(((older | later | one_per_key) & ~elsewhere) | bool(self._changed_months(view)))
 
     @property
     def cut(self) -> int:
@@ -146,14 +149,16 @@ class Truth:
             self._changed[view.name] = months
         return self._changed[view.name]
 
-    def _witness(self, view: View) -> tuple[Ints, Array, bool]:
-        """(events, (event, created) that one row alone has, whether there is one row per key) of the whole source."""
+    def _witness(self, view: View) -> tuple[Ints, int, Array, bool]:
+        """(events, the last known time, (event, created) that one row alone has, whether there is one row per key) of
+        the whole source."""
         if view.name not in self._times:
             rows = self._offline.changes(view.name, NO_TIME, LATEST)
             event, created = rows["event"].to_numpy(), rows["created"].to_numpy()
             keys = len(self._offline.latest(view.name, LATEST))
             times, rows_of = np.unique(_pairs(event, created), return_counts=True)
-            self._times[view.name] = (event, times[rows_of == 1], len(event) == keys)
+            ends = int(np.maximum(event, created).max()) if len(event) else NO_TIME
+            self._times[view.name] = (event, ends, times[rows_of == 1], len(event) == keys)
         return self._times[view.name]
 
     def _held(self, view: View) -> View:

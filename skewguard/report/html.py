@@ -20,6 +20,7 @@ from skewguard.report.wording import (
     moment,
     plain,
     plural,
+    scope,
     sentence,
     share,
     tolerated,
@@ -55,6 +56,7 @@ def _top(verdict: Verdict) -> str:
     subject = verdict.subject
     facts = [
         ("Evidence", page.prose(evidence(subject))),
+        ("Features", page.prose(scope(verdict))),
         ("Requests", page.prose(window(verdict))),
         ("Service", page.safe(subject.service)),
         ("Builds", ", ".join(page.code(build) for build in subject.builds)),

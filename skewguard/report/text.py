@@ -19,6 +19,7 @@ from skewguard.report.wording import (
     moment,
     plain,
     plural,
+    scope,
     sentence,
     share,
     tolerated,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _MOVED = 5
+_LINE = 22
+_NAME = 30
 _STYLE = {Ruling.PASS: "green", Ruling.FAIL: "red", Ruling.UNKNOWN: "yellow"}
 
 
@@ -115,6 +118,7 @@ def _facts(verdict: Verdict) -> Table:
             f"{seen.mismatched:,} mismatched, {seen.unverifiable:,} unverifiable; {seen.values:,} values compared, "
             f"{seen.cross_checked:,} rows cross-checked"
         ),
+        "features": scope(verdict),
         "impact": effect(verdict.impact),
         "truth": plain(seen.truth),
         "window": window(verdict),
@@ -137,10 +141,12 @@ def _findings(verdict: Verdict) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, leading=1)
-    table.add_column("feature", overflow="fold", ratio=3)
+    names = [_named(finding.feature) for finding in verdict.findings]
+    longest = max((len(line) for name in names for line in name.splitlines()), default=0)
+    table.add_column("feature", overflow="fold", min_width=min(longest, _NAME))
     table.add_column("kind", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
-    table.add_column("cause", overflow="fold", ratio=6)
+    table.add_column("cause", overflow="fold", ratio=1)
     for finding in in_order(verdict):
         cause = plain(finding.cause) or untold(finding) or KINDS[finding.kind]
         told = _text(", ".join([cause, *(plain(one) for one in finding.slices)]))
@@ -155,8 +161,14 @@ def _findings(verdict: Verdict) -> Table:
                 "dim",
             )
         rows = f"{count(finding.rows, finding.of)}\n{share(finding.rows, finding.of)}"
-        table.add_row(_text(dotted(finding.feature)), finding.kind.value, rows, told)
+        table.add_row(_text(_named(finding.feature)), finding.kind.value, rows, told)
     return table
+
+
+def _named(feature: str) -> str:
+    """`view.feature`, on two lines where it is long: a name that is cut in two is hard to find again."""
+    name = dotted(feature)
+    return name.replace(".", ".\n", 1) if len(name) > _LINE else name
 
 
 def _text(value: str) -> Text:

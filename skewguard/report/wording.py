@@ -7,7 +7,7 @@ import unicodedata
 from datetime import datetime
 
 from skewguard.findings import Finding, Impact, Kind, Tap
-from skewguard.verdict import Ruling, Subject, Verdict
+from skewguard.verdict import Covered, Names, Ruling, Subject, Verdict
 
 KINDS = {
     Kind.MISMATCH: "served differs from the truth",
@@ -36,7 +36,7 @@ EVIDENCE = {
     "shadow": "the candidate answered these requests itself before it is registered",
     "production": "requests that production answered",
     "batch": "predictions computed in batch from the offline sources, which say nothing about the online path",
-    "probe": "keys sampled from the store, asked online and offline",
+    "probe": "asks of the training set and edge cases, sent through the candidate's online path before any traffic",
 }
 _TURNS_TEXT = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -151,9 +151,38 @@ def window(verdict: Verdict) -> str:
 
 
 def evidence(subject: Subject) -> str:
-    """The kind of evidence, and what that means."""
-    kind = plain(subject.evidence)
-    return f"{kind}: {EVIDENCE[kind]}" if kind in EVIDENCE else kind
+    """The kinds of evidence, and what they mean."""
+    kinds = plain(subject.evidence).split(", ")
+    return "; ".join(f"{kind}: {EVIDENCE[kind]}" if kind in EVIDENCE else kind for kind in kinds)
+
+
+def feature_evidence(one: Covered) -> str:
+    """How many rows of which kind bear on a feature: `1,200 shadow; 5,000 production of other models`."""
+    told = [f"{rows:,} {plain(kind)}" for kind, rows in one.own]
+    told += [f"{rows:,} {plain(kind)} of other models" for kind, rows in one.others]
+    return "; ".join(told) or "none"
+
+
+def scope(verdict: Verdict) -> str:
+    """For how many features there is enough evidence, and for which there is not; empty where it was not counted."""
+    seen, found = verdict.coverage, verdict.coverage.scope
+    if not found.features:
+        return ""
+    told = f"{found.features - found.uncovered.count:,} of {found.features:,} features have enough evidence"
+    if found.uncovered.count:
+        told += f"; not {_named(found.uncovered)}"
+    if seen.others:
+        told += f"; {plural(seen.others, 'row')} of other models looked at for features they share"
+    if found.unpromoted.count:
+        told += (
+            f"; before an alias the policy asks for another kind of evidence on "
+            f"{plural(found.unpromoted.count, 'feature')} ({_named(found.unpromoted)})"
+        )
+    return told
+
+
+def _named(names: Names) -> str:
+    return str(Names(names.count, tuple(dotted(one) for one in names.first)))
 
 
 def further_reasons(verdict: Verdict) -> list[str]:

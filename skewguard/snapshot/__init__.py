@@ -15,7 +15,7 @@ from skewguard.snapshot.diff import Difference, diff_snapshots
 from skewguard.snapshot.frozen import FORMAT, Manifest, Snapshot, load_snapshot
 from skewguard.snapshot.profile import ColumnProfile, Profile, load_profile
 from skewguard.snapshot.sources import SourceMonth, source_digests
-from skewguard.snapshot.verify import Verification, verify_snapshot
+from skewguard.snapshot.verify import Verification, damage_of, verify_snapshot
 
 __all__ = [
     "CLAIMS",
@@ -30,6 +30,7 @@ __all__ = [
     "adopt_snapshot",
     "answers",
     "build_snapshot",
+    "damage_of",
     "diff_snapshots",
     "load_profile",
     "load_snapshot",

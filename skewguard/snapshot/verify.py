@@ -127,6 +127,14 @@ def verify_snapshot(snapshot: Snapshot, *, full: bool = False, offline: OfflineS
     return Verification(snapshot.id, manifest.rows, damage, months, True, held.differ, views, dict(held.derived))
 
 
+def damage_of(snapshot: Snapshot) -> str:
+    """What is wrong with the stored rows themselves, by the snapshot's id; empty if nothing. The sources are not read.
+
+    Raises `SnapshotError` where they cannot be read at all.
+    """
+    return _stored(snapshot)[0]
+
+
 def _unrewritten(manifest: Manifest) -> str:
     """Why a view answers otherwise whose source has the rows that it had."""
     if manifest.adopted:

@@ -10,20 +10,20 @@ import numpy as np
 import pyarrow as pa
 
 from skewguard.answer import Served
-from skewguard.compare import Check, Constraints, Drift, Frozen, Tally, Uniqueness, Unknown, compare, drift, learn
-from skewguard.compare.outcomes import Predictions, fell, missing, read_outcomes, uncounted
+from skewguard.compare import Drift, Tally, compare, drift, learn
+from skewguard.compare.outcomes import Predictions, contradicted, fell, missing, read_outcomes, uncounted
 from skewguard.definitions import Bundle
 from skewguard.errors import EvidenceError, SourceError
 from skewguard.findings import Finding, Kind
 from skewguard.model import Model
 from skewguard.offline import OfflineStore, Rule
 from skewguard.oracle import brute_force
-from skewguard.replay import BATCH_ROWS, InPlace, Pairs, Sources, Truth, alone, recompute, served_batches
+from skewguard.replay import BATCH_ROWS, Bearing, InPlace, Pairs, Sources, Truth, alone, recompute, served_batches
 from skewguard.replay.truth import LATEST
 from skewguard.servinglog import LogReading, Segment, blocks
 from skewguard.snapshot import Snapshot
 from skewguard.values import NO_TIME, Array, instant, same
-from skewguard.verdict import Coverage
+from skewguard.verdict import Coverage, Covered
 
 MINED = 20
 """Mined rules are hypotheses too: about so many are tested beside the declared benign rates."""
@@ -75,6 +75,7 @@ class Seen:
     cross_checked: int = 0
     truth: str = ""
     performance: tuple[str, ...] = ()
+    bearing: Bearing | None = None
 
     def coverage(self) -> Coverage:
         """How the rows fell."""
@@ -91,6 +92,7 @@ class Seen:
             tested=self.tested,
             cross_checked=self.cross_checked,
             truth=self.truth,
+            features=tuple(Covered(name, rows) for name, rows in self.bearing.counts()) if self.bearing else (),
         )
 
 
@@ -104,7 +106,7 @@ def examine(segments: Sequence[Segment], snapshot: Snapshot, look: Look) -> Seen
         return served_batches(segments, snapshot.bundle, look.batch_rows, look.since)
 
     try:
-        with look.sources.open(snapshot, lambda: _span(segments)) as offline, Truth(snapshot, offline) as truth:
+        with look.sources.open(snapshot, lambda: span_of(segments)) as offline, Truth(snapshot, offline) as truth:
             seen = _examined((recompute(*batch, truth) for batch in served()), snapshot, look)
             doubts = _rewritten(truth) if seen.tally.unverifiable else ()
             found, checked = _cross_check(seen.tally, snapshot, offline, look.cross_check)
@@ -118,7 +120,7 @@ def examine(segments: Sequence[Segment], snapshot: Snapshot, look: Look) -> Seen
 def source_keys(reading: LogReading, snapshot: Snapshot, sources: Sources) -> dict[str, list[str | int]]:
     """Every key that the sources know, of the entities whose keys are hashed in the log."""
     hidden = {name for segment in reading.segments for name in segment.header.get("pii", "").split(",")}
-    with sources.open(snapshot, lambda: _span(reading.segments)) as offline:
+    with sources.open(snapshot, lambda: span_of(reading.segments)) as offline:
         return keys_of(snapshot.bundle, hidden, offline)
 
 
@@ -136,31 +138,50 @@ def keys_of(bundle: Bundle, entities: Collection[str], offline: OfflineStore) ->
 
 
 def _examined(batches: Iterator[Pairs], snapshot: Snapshot, look: Look) -> Seen:
-    """Every batch of the log, compared; what is checked beside the replay is the truth, so that skew is told once."""
-    tally = Tally(look.batch_rows)
+    """Every batch of the log, compared; what is checked beside the replay is the truth, so that skew is told once.
+
+    A probe's asks are made up: what they are like says nothing about the traffic.
+    """
+    tally, bearing = Tally(look.batch_rows), Bearing()
     moved = drift(snapshot)
-    checks = _checks(snapshot)
+    checks = learn(snapshot).checks()
     since, until = [], []
     for pairs in batches:
         tally.add(pairs, compare(pairs, look.model))
-        for check in checks:
-            check.add(pairs.truth)
-        if moved:
-            moved.add(pairs.served)
+        bearing.add(pairs)
+        if (traffic := _traffic(pairs)) is not None:
+            for check in checks:
+                check.add(traffic.witnessed)
+            if moved:
+                moved.add(traffic.served)
         since.append(int(pairs.served.spine.as_of.min()))
         until.append(int(pairs.served.spine.as_of.max()))
     if not tally.rows:
         raise EvidenceError(f"no logged row was asked since {instant(look.since)}")
     found = tuple(finding for check in checks for finding in check.findings())
     tested = sum(contract.benign_rate > 0 for contract in snapshot.bundle.contracts.values())
-    return Seen(tally, found, moved, min(since), max(until), tested=tested + MINED)
+    return Seen(tally, found, moved, min(since), max(until), tested=tested + MINED, bearing=bearing)
+
+
+def _traffic(pairs: Pairs) -> Pairs | None:
+    """The rows that somebody asked for; None where all were asked to see what is answered."""
+    asked = pairs.labels["evidence"] != "probe"
+    if asked.all():
+        return pairs
+    return pairs.take(np.flatnonzero(asked)) if asked.any() else None
 
 
 def _rewritten(truth: Truth) -> tuple[str, ...]:
-    return tuple(
-        f"the source of {view} holds other rows than when the snapshot was built, in {', '.join(months)}: what was "
-        "served from them cannot be judged"
-        for view, months in truth.changed_months().items()
+    return (
+        *(
+            f"the source of {view} holds other rows than when the snapshot was built, in {', '.join(months)}: what was "
+            "served from them cannot be judged"
+            for view, months in truth.changed_months().items()
+        ),
+        *(
+            f"the source of {view} ends at {instant(ends)}: what was served from later rows cannot be judged; load it"
+            for view, ends in truth.ended.items()
+        ),
     )
 
 
@@ -178,8 +199,8 @@ def _with_outcomes(seen: Seen, segments: Sequence[Segment], snapshot: Snapshot, 
         except EvidenceError as error:
             return replace(seen, found=tuple(found), doubts=(*seen.doubts, str(error)))
         logged = _predictions(segments, snapshot)
-        finding = None if sampled else missing(logged.ids, seen.since, seen.until, outcomes)
-        found += [finding] if finding else []
+        gone = None if sampled else missing(logged.ids, seen.since, seen.until, outcomes)
+        found += [one for one in (gone, contradicted(logged, outcomes)) if one]
         start = seen.since if look.since != NO_TIME else (seen.since + seen.until) // 2
         recent = (logged.as_of >= start) & (logged.as_of <= seen.until)
         before = (logged.as_of < start) & (logged.as_of >= 2 * start - seen.until)
@@ -205,18 +226,7 @@ def _predictions(segments: Sequence[Segment], snapshot: Snapshot) -> Predictions
     )
 
 
-def _checks(snapshot: Snapshot) -> list[Check]:
-    """What is looked at beside the replay, mined from the snapshot's rows where it needs any."""
-    learnt, bundle = learn(snapshot), snapshot.bundle
-    return [
-        Uniqueness(),
-        Constraints(bundle, learnt.rules),
-        Frozen(bundle, learnt.habits),
-        Unknown(bundle, learnt.asked),
-    ]
-
-
-def _span(segments: Sequence[Segment]) -> tuple[int, int]:
+def span_of(segments: Sequence[Segment]) -> tuple[int, int]:
     """The first and the last ask of the log, in microseconds."""
     ends = [
         (int(at.min()), int(at.max()))

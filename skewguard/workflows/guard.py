@@ -20,10 +20,11 @@ from skewguard.model import Model
 from skewguard.policy import Policy
 from skewguard.replay import BATCH_ROWS, InPlace, Pairs, Sources, comparable
 from skewguard.servinglog import LogReading, Segment, read_log
-from skewguard.snapshot import Snapshot
+from skewguard.snapshot import Snapshot, damage_of
 from skewguard.values import NO_TIME, instant
-from skewguard.verdict import Coverage, Subject, Verdict, judge
+from skewguard.verdict import Coverage, Subject, Verdict, judge, lacking, scope_of
 from skewguard.workflows.examine import Look, Seen, examine, source_keys
+from skewguard.workflows.others import Against, Others, look_at_others, parted, with_others
 
 _IN_PLACE = InPlace()
 
@@ -61,12 +62,13 @@ def guard(  # noqa: PLR0913  (one argument per piece of evidence)
 ) -> Guarded:
     """Judge what was served from `snapshot`'s definitions. What cannot be examined is UNKNOWN, never an exception.
 
-    `model_digest` keeps the rows that this model (logged as `model_id`) answered; with the `model` itself, its
-    predictions are computed again. `extra` findings (expectations) are judged with the rest; None means that nobody
-    looked for any. `cross_check` rows are recomputed by the independent oracle. Only what was asked `since` then counts
-    (an instant with a time zone). `outcomes` is a folder that `import_outcomes` filled; `counted` how many answers the
-    service counted. `secret` is that by which the log's keys were hashed. `sources` says where the truth comes from.
-    The log is read `batch_rows` at a time.
+    `model_digest` keeps the rows that this model (logged as `model_id`) answered; what other models answered is looked
+    at for those features alone of which these are too few, where the definitions are the same. With the `model`
+    itself, its predictions are computed again. `extra` findings (expectations) are judged with the rest; None means
+    that nobody looked for any. `cross_check` rows are recomputed by the independent oracle. Only what was asked `since`
+    then counts (an instant with a time zone). `outcomes` is a folder that `import_outcomes` filled; `counted` how many
+    answers the service counted. `secret` is that by which the log's keys were hashed. `sources` says where the truth
+    comes from. The log is read `batch_rows` at a time.
     """
     now = now or datetime.now(UTC)
     subject = Subject(
@@ -85,17 +87,24 @@ def guard(  # noqa: PLR0913  (one argument per piece of evidence)
     findings = list(extra or ())
     try:
         reading = read_log(log, snapshot.bundle.service)
+        reading = replace(reading, gaps=tuple(gap for gap in reading.gaps if gap.until >= start))
         if secret is not None:
             reading = reading.revealed(secret, source_keys(reading, snapshot, sources))
-        segments = comparable(reading, snapshot, model_digest)
+        own, rest = parted(reading, snapshot, model_digest)
+        segments = comparable(own, snapshot, model_digest)
         seen = examine(segments, snapshot, look)
+        if model_digest is not None and (damage := damage_of(snapshot)):  # the verdict will name the snapshot's id
+            seen = replace(seen, doubts=(*seen.doubts, damage))
+        wanted = lacking(seen.coverage(), policy) if rest else ()
+        against = Against(snapshot, wanted, sources, start, batch_rows)
+        others = look_at_others(reading, rest, against, policy) if wanted else Others()
     except (SkewguardError, OSError, pa.ArrowException) as error:  # a file may go while it is read
         kind = Kind.DEFINITION if isinstance(error, OtherDefinitions) else Kind.LOG
         findings.append(Finding(kind, snapshot.bundle.service, 0, 0, str(error)))
         return Guarded(judge(findings, told, subject, policy, now=now), None, None)
     return conclude(
         seen, reading, segments, snapshot, subject, policy,
-        extra=extra, checked=checked, now=now, model=model, outcomes=outcomes,
+        extra=extra, checked=checked, now=now, model=model, outcomes=outcomes, others=others,
     )  # fmt: skip
 
 
@@ -113,6 +122,7 @@ def conclude(  # noqa: PLR0913  (what was seen, and what it is held against)
     model: Model | None = None,
     outcomes: str | Path | None = None,
     weigh: Callable[[list[Finding]], list[Finding]] = lambda findings: findings,
+    others: Others = Others(),  # noqa: B008  (frozen)
 ) -> Guarded:
     """What a pass over some rows comes to: causes, drift, the verdict. `weigh` may change the evidence of findings."""
     findings = list(extra or ())
@@ -125,14 +135,20 @@ def conclude(  # noqa: PLR0913  (what was seen, and what it is held against)
             explained = with_impact(explained, comparison.observed, pairs, model, policy.threshold, known)
             impact = measure(comparison.observed, pairs, model, policy.threshold, known)
         findings += explained
-    findings = weigh([*findings, *seen.found, *_torn(reading), *_unlogged(reading)])
-    quiet = seen.drift.shifts(findings) if seen.drift else []
+    findings = weigh([*findings, *seen.found, *others.findings, *_torn(reading), *_unlogged(reading)])
+    quiet = seen.drift.shifts(findings) if seen.drift else None
     sampled = sorted({segment.header["sample"] for segment in segments if segment.header.get("sample")} - {"1.0"})
     blind = (*_blind(snapshot, checked), *(f"rows that the log's sample of {share} leaves out" for share in sampled))
-    coverage = replace(seen.coverage(), blind=blind, checked=tuple(checked))
+    if seen.bearing and seen.bearing.absent:
+        valueless = ", ".join(seen.bearing.absent)
+        blind = (*blind, f"the values of {valueless}: no row had one, served or true")
+    if seen.drift is None:
+        blind = (*blind, "whether the inputs moved: the snapshot has no profile that can be read")
+    coverage = replace(with_others(seen.coverage(), others), blind=blind, checked=tuple(checked))
+    unread = others.left if scope_of(coverage, policy).uncovered.count else ()
     verdict = judge(
-        findings, coverage, _subject(subject, segments), policy,
-        now=now, unexamined=seen.doubts, quiet=quiet, notes=seen.performance, impact=impact,
+        findings, coverage, _subject(subject, segments, others.kinds), policy,
+        now=now, unexamined=(*seen.doubts, *unread), quiet=quiet, notes=seen.performance, impact=impact,
     )  # fmt: skip
     return Guarded(verdict, pairs, comparison)
 
@@ -189,14 +205,14 @@ def _torn(reading: LogReading) -> list[Finding]:
     ]
 
 
-def _subject(subject: Subject, segments: Sequence[Segment]) -> Subject:
-    def the(field: str) -> str:
-        return ", ".join(sorted({segment.header.get(field, "") for segment in segments}))
+def _subject(subject: Subject, segments: Sequence[Segment], kinds: Sequence[str]) -> Subject:
+    def the(field: str, more: Sequence[str] = ()) -> str:
+        return ", ".join(sorted({*more, *(segment.header.get(field, "") for segment in segments)}))
 
     return replace(
         subject,
         model_id=the("model_id"),
         model_digest=the("model_digest"),
-        evidence=the("evidence"),
+        evidence=the("evidence", kinds),
         builds=tuple(sorted({segment.header.get("build", "") for segment in segments})),
     )

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +15,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.skewbench.faults.case import Case, Rng, mixed, take
 from benchmarks.skewbench.faults.parts import asked, pick
-from benchmarks.skewbench.world import DAY, HOUR, TRAINED_UNTIL, Window, World
+from benchmarks.skewbench.world import DAY, HOUR, TRAINED_UNTIL, Window, World, scratch
 from skewguard.answer import Served, answer
 from skewguard.offline import OfflineStore
 from skewguard.snapshot import adopt_snapshot
@@ -225,7 +223,7 @@ def _with_source(
         gone = np.isnan(mixed_.astype(np.float64))
         array = pa.array(mixed_, mask=gone).cast(table.schema.field(name).type)
         table = table.set_column(table.column_names.index(name), table.schema.field(name), array)
-    folder = Path(mkdtemp(dir=window.world.root))
+    folder = scratch(window.world.root)
     path = folder / f"{view}.parquet"
     pq.write_table(table, path)
     views = [replace(v, source=replace(v.source, path=str(path))) if v.name == view else v for v in window.bundle.views]
@@ -277,7 +275,7 @@ def _trained(window: Window, rng: Rng, share: float, view: str, ahead: int, caus
     other_served = answer(past.bundle, past.spine, rows)
     wrong = hit & _unlike_values(truth, other_served, view)
     set_ = _table(past, mixed(past, truth, other_served, hit))
-    folder = Path(mkdtemp(dir=world.root))
+    folder = scratch(world.root)
     snapshot = adopt_snapshot(world.bundle, set_, folder / "snapshot", labels=["late"], id_column="flight_id")
     full = frozenset(name for name, own in world.bundle.view_of.items() if own == view)
     return Case(window, window.served, touched=full | {view},

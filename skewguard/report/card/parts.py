@@ -17,17 +17,19 @@ from skewguard.report.wording import (
     count,
     dotted,
     evidence,
+    feature_evidence,
     further_reasons,
     headline,
     in_order,
     moment,
     plural,
+    scope,
     share,
     tolerated,
     untold,
     window,
 )
-from skewguard.verdict import Coverage, Verdict
+from skewguard.verdict import Coverage, Covered, Verdict
 
 SKEW = "Training-serving skew"
 _DURATIONS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"))
@@ -186,17 +188,25 @@ def _measured(card: Card) -> Iterator[Part]:
 def _features(card: Card) -> Part:
     bundle = card.bundle
     derived = {one.full_name: one for one in bundle.derived}
+    judged = _apart(card.verdict) if card.verdict else {}
     rows = []
     for name in (*bundle.outputs, *(one.full_name for one in bundle.derived if one.is_model_input)):
         contract = bundle.contracts[name]
         how = _code(derived[name].function) if name in derived else "stored"
-        rows.append((dotted(name), str(bundle.dtypes[name]), contract.owner or "nobody", _contract(contract), how))
+        row = (dotted(name), str(bundle.dtypes[name]), contract.owner or "nobody", _contract(contract), how)
+        rows.append((*row, *((feature_evidence(judged[name]) if name in judged else "none",) if judged else ())))
     unowned = sum(not bundle.contracts[name].owner for name in bundle.contracts)
     notes = [f"{len(bundle.vector)} of them enter the model."]
     if unowned:
         notes.append(f"{plural(unowned, 'feature')} without an owner.")
-    head = ("Feature", "Type", "Owner", "Contract", "Computed by")
+    head = ("Feature", "Type", "Owner", "Contract", "Computed by", *(("Rows that bear on it",) if judged else ()))
     return Part("Features", (" ".join(notes),), table=Table(head, tuple(rows)))
+
+
+def _apart(verdict: Verdict) -> dict[str, Covered]:
+    """The evidence for each feature, where it is not the same rows for all of them."""
+    seen = verdict.coverage
+    return {one.name: one for one in seen.features} if seen.others or seen.scope.uncovered.count else {}
 
 
 def _contract(contract: Contract) -> str:
@@ -229,6 +239,7 @@ def _evidence(card: Card, verdict: Verdict) -> Part:
         ("Evidence", evidence(verdict.subject)),
         ("Requests", window(verdict)),
         ("Replayed", _fallen(seen)),
+        ("Features", scope(verdict)),
         ("Values compared", f"{seen.values:,}"),
         ("Held against", seen.truth),
         ("Recomputed by the oracle", plural(seen.cross_checked, "row") if seen.cross_checked else ""),

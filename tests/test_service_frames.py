@@ -21,6 +21,7 @@ from skewguard.service.frames import Frames
 from skewguard.servinglog import ServingLog, read_log, to_table
 from skewguard.servinglog import segment as seg
 from skewguard.servinglog.message import unframed
+from skewguard.servinglog.turned import Turned
 from skewguard.spine import Spine, ViewRows
 from skewguard.values import NO_TIME, Block, Column, Dtype, Status, instant
 
@@ -214,3 +215,19 @@ def _said(column: Column, row: int) -> Any:
     if column.dtype is Dtype.TIMESTAMP and value is not None:
         return instant(int(column.values.view("int64")[row]))
     return value
+
+
+@pytest.mark.parametrize(("features", "rows", "stride"), [(50, 500, 4064), (150, 16, 136), (1, 1200, 9600)])
+@pytest.mark.parametrize("numbers", ["random", "equal"])
+def test_a_frame_in_parts_reads_back_as_the_whole_message(features: int, rows: int, stride: int, numbers: str) -> None:
+    """A matrix that hardly compresses lies in the frame as it is; one that does is compressed with the rest."""
+    drawn = np.random.default_rng(1).normal(size=(features, stride // 8))
+    matrix = drawn if numbers == "random" else np.zeros_like(drawn)
+    for before, behind in ((b"", b""), (bytes(1003), b"behind" * 50)):
+        message = before + matrix.tobytes() + behind
+        turned = Turned(len(message), len(before) + stride - 8 * rows, stride, rows, features)
+        kind, payload = seg.smaller(message, turned)
+        frame = seg.Frame(kind, 1, rows, bytes(payload), b"")
+        assert bytes(frame.message()) == turned.restore(message)
+        assert (kind & seg.PARTED > 0) == (numbers == "random")
+        assert not len(payload) % 8

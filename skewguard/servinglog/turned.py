@@ -28,6 +28,11 @@ class Turned:
 
     SIZE = _FORM.size
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Where the matrix begins and ends."""
+        return self.source, self.source + (self.columns - 1) * self.stride + 8 * self.rows
+
     def pack(self) -> bytes:
         """As it lies before the message."""
         return _FORM.pack(*astuple(self))

@@ -268,6 +268,29 @@ def test_a_source_that_stands_still_grows_too_old(loop: Loop, training: Served, 
     assert "weather" in habits(loop.bundle, training).oldest or "plane" not in habits(loop.bundle, training).oldest
 
 
+def _winds(served: Served, still: tuple[str, ...] = (), since: int = 0) -> Served:
+    """Every source row with a wind of its own, but that of the `still` origins, which stays 11 knots `since` then."""
+    event, origin = served.views["weather"].event, served.spine.keys["origin"].values
+    moving = (event // MINUTE % 997).astype(np.float64)
+    return _with_feature(served, "weather", "wind", np.where(np.isin(origin, still) & (event >= since), 11.0, moving))
+
+
+def test_a_column_that_stands_still_for_every_key_at_once_is_found(loop: Loop, training: Served, today: Served) -> None:
+    """The winds of one airport may be calm for half a day; those of all airports at once never were."""
+    longest = {("weather", "wind"): _never_longer_than(12 * HOUR)}
+    learnt = replace(habits(loop.bundle, _winds(training)), longest=longest, oldest={}, span=100 * DAY)
+    assert _frozen(loop, learnt, _winds(today)) == []
+    assert _frozen(loop, learnt, _winds(today, ("JFK",), us(at(9)))) == []
+    origin = today.spine.keys["origin"].values
+    only = take(today, np.flatnonzero(origin == "JFK"))
+    assert _frozen(loop, learnt, _winds(only, ("JFK",), us(at(9)))) == []
+    still = _winds(today, ("EWR", "JFK", "LGA"), us(at(9)))
+    (finding,) = _frozen(loop, learnt, still)
+    assert (finding.kind, finding.feature) == (Kind.FROZEN, "weather__wind")
+    assert "for every key at once" in finding.message
+    assert _frozen(loop, replace(learnt, still={}), still) == []
+
+
 # -- uniqueness -------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ rows.py         Pairs -> findings and counts, tap by tap    tally.py     the sam
 uniqueness.py   ids that were logged twice                  frozen.py    sources that repeat themselves
 constraints.py  what always held between columns            drift.py     the quiet channel
 domain.py       values that no column ever held             unknown.py   keys that no source knows
+standstill.py   ... for every key at once
 learnt.py       what the snapshot teaches them              evidence.py  what they share
 """
 

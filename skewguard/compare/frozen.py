@@ -1,7 +1,8 @@
 """Sources that repeat themselves or stand still longer than they ever did: frozen alike for training and serving.
 
 Some values stay for long by nature: no rain, no departure at night. Hence those that a column holds often are held
-against the longest spell of all, the others against the longest spell of their kind.
+against the longest spell of all, the others against the longest spell of their kind. A column that stays as it is for
+every key at once is rarer than one that does so for one key, and is held against such standstills alone.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import numpy.typing as npt
 
 from skewguard.answer import Served
 from skewguard.compare.evidence import Hits
+from skewguard.compare.standstill import Standstill, Standstills, standstills
 from skewguard.definitions import Bundle, View
 from skewguard.findings import Finding, Kind
 from skewguard.snapshot.hashing import hash_rows
-from skewguard.values import NO_TIME, Array, Column, Mask
+from skewguard.values import NO_TIME, Array, Column, Mask, instant
 
 BENIGN = 0.001
 """So many rows may come from a spell longer than any in the snapshot."""
@@ -104,11 +106,12 @@ class Habits:
     oldest: dict[str, int]
     span: int = 1 << 62
     spacing: dict[str, int] = field(default_factory=dict)
+    still: dict[tuple[str, str], Standstill] = field(default_factory=dict)
 
 
 def habits(bundle: Bundle, training: Served) -> Habits:
     """Of every view with enough rows."""
-    longest, oldest, spacing = {}, {}, {}
+    longest, oldest, spacing, still = {}, {}, {}, {}
     span = int(np.ptp(training.spine.as_of)) if len(training.spine) else 0
     for view in bundle.views:
         spells = _Spells()
@@ -125,7 +128,10 @@ def habits(bundle: Bundle, training: Served) -> Habits:
             spell = _spell(_runs(*ordered, i, spacing[view.name]), span, whole=name == _WHOLE)
             if spell is not None:
                 longest[view.name, name] = spell
-    return Habits(longest, oldest, span, spacing)
+            stands = standstills(*ordered, i, spacing[view.name])
+            if name and len(stands.rows) >= _RUNS and int(stands.spell.max()) * 10 < span:
+                still[view.name, name] = Standstill(int(stands.rows.max()), int(stands.spell.max()), stands.step)
+    return Habits(longest, oldest, span, spacing, still)
 
 
 def _spell(runs: _Runs, span: int, *, whole: bool) -> Spell | None:
@@ -148,7 +154,7 @@ class Frozen:
     def __init__(self, bundle: Bundle, held: Habits) -> None:
         self.bundle = bundle
         self._longest, self._oldest, self._span = held.longest, held.oldest, held.span
-        self._spacing = held.spacing
+        self._spacing, self._at_once = held.spacing, held.still
         self._log: dict[str, _Spells] = {}
         self._rows: dict[str, list[tuple[Array, Array]]] = {}
         self._still: dict[str, Hits] = {}
@@ -175,6 +181,9 @@ class Frozen:
             for i, name in enumerate(_names(view)):
                 longest = self._longest.get((view.name, name))
                 finding = None if longest is None else self._repeats(view, name, longest, _runs(*ordered, i, spacing))
+                if finding is None and (view.name, name) in self._at_once:
+                    held = self._at_once[view.name, name]
+                    finding = self._stands(view, name, held, standstills(*ordered, i, spacing))
                 if finding is not None:
                     found.append(finding)
                     if name == _WHOLE:
@@ -191,6 +200,26 @@ class Frozen:
         )
         hits = self._still.setdefault(view.name, Hits(Kind.FROZEN, view.name, what, BENIGN))
         hits.add(served, hit, [_hours(one) for one in age[hit][:3].tolist()], [f"at most {_hours(limit)}"] * 3)
+
+    def _stands(self, view: View, name: str, held: Standstill, stands: Standstills) -> Finding | None:
+        long = stands.mixed & (stands.rows > held.limit(stands.step)) & (stands.spell > held.spell)
+        long &= stands.spell < self._span // 10
+        if not long.any():
+            return None
+        rows, of = 0, 0
+        for _, event in self._rows[view.name]:
+            of += len(event)
+            for start, end in zip(stands.start[long], stands.end[long], strict=True):
+                rows += int(((event >= start) & (event <= end)).sum())
+        worst = np.flatnonzero(long)[np.argmax(stands.rows[long])]
+        what = (
+            f"rows come from a spell in which it stayed as it was for every key at once, {stands.rows[worst]:,} "
+            f"source rows in {_hours(stands.spell[worst])} from {instant(int(stands.start[worst]))}; in the "
+            f"snapshot never more than {held.rows:,}"
+        )
+        hits = Hits(Kind.FROZEN, view.full_name(name), what, BENIGN)
+        hits.rows, hits.of = rows, of
+        return hits.finding()
 
     def _repeats(self, view: View, name: str, held: Spell, runs: _Runs) -> Finding | None:
         limits = held.limits(runs)

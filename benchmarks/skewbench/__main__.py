@@ -26,12 +26,12 @@ def measured(world: World, arguments: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     quick, tell = arguments.quick, _tell(arguments.json)
     seeds = range(arguments.seeds or (1 if quick else 3))
-    few = FAULTS[::4] if quick else FAULTS
-    one = list(run.trials(world, 0.01, seeds, [f for f in FAULTS if f.of_rows], tell))
+    half, few = (FAULTS[::2], FAULTS[::4]) if quick else (FAULTS, FAULTS)
+    one = list(run.trials(world, 0.01, seeds, [f for f in half if f.of_rows], tell))
     tenth = list(run.trials(world, 0.001, seeds, [f for f in few if f.of_rows], tell))
     some = [f for f in FAULTS if not f.of_rows or f in few]
     five = list(run.trials(world, 0.05, seeds, some, tell))
-    slices = list(run.sliced(world, 0.02, seeds[:1] if quick else seeds, tell)) if not quick else []
+    slices = list(run.sliced(world, 0.02, seeds, tell, run.SLICED[:2] if quick else run.SLICED))
     stacks = list(run.pairs(world, 0.03, seeds, tell))
     found = figures.detection(one, tenth, five)
     found |= figures.cleanliness(list(run.healthy(world, quick=quick, tell=tell)))

@@ -59,9 +59,11 @@ def trials(world: World, share: float, seeds: Sequence[int], faults: Sequence[Fa
                 yield trial
 
 
-def sliced(world: World, share: float, seeds: Sequence[int], tell: Tell) -> Iterator[Trial]:
+def sliced(
+    world: World, share: float, seeds: Sequence[int], tell: Tell, names: Sequence[str] = SLICED
+) -> Iterator[Trial]:
     """Faults that hit one part of the traffic only."""
-    for fault in (one for one in FAULTS if one.name in SLICED):
+    for fault in (one for one in FAULTS if one.name in names):
         for number, where in enumerate(SLICES[1:]):
             for seed in seeds:
                 case = _case(world, fault, seed + 100 * number, share, where)
